@@ -1,0 +1,73 @@
+// The one door to open, write, fsync and rename: a test can fail its Nth call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace onestep {
+
+// Writes a new file under a temporary name beside `path`; commit() makes it appear whole or not at all.
+// Move-only; destroyed without commit(), it removes the temporary file. One thread at a time.
+class DurableFile {
+ public:
+  // Errors (all methods): kIo naming path, call and errno text ("No space left on device").
+  explicit DurableFile(std::string path);
+  DurableFile(DurableFile&& other) noexcept;
+  DurableFile& operator=(DurableFile&& other) noexcept;
+  DurableFile(const DurableFile&) = delete;
+  DurableFile& operator=(const DurableFile&) = delete;
+  ~DurableFile();
+
+  void write(const void* data, std::size_t size);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  // fsync -> close -> rename to path -> fsync of the folder.
+  void commit();
+  [[nodiscard]] const std::string& temporary_path() const { return temporary_path_; }
+
+ private:
+  std::string path_;
+  std::string temporary_path_;
+  int descriptor_ = -1;
+};
+
+// Whole file in one call: temporary name, write, fsync, rename, fsync of the folder.
+void write_file_durably(const std::string& path, std::string_view content);
+// For files that another library (HDF5) wrote under `temporary_path`: fsync, rename, fsync of the folder.
+void publish_file_durably(const std::string& temporary_path, const std::string& path);
+// mkdir -p with fsync of each parent that changed.
+void create_folders_durably(const std::string& path);
+void sync_folder(const std::string& path);
+void remove_file_durably(const std::string& path);  // absent is fine
+
+// Whole content. Errors: kNotFound, kIo.
+std::string read_file(const std::string& path);
+bool file_exists(const std::string& path);
+std::uint64_t file_size(const std::string& path);
+
+// Read-only memory map of a file, move-only. Errors: kNotFound, kIo.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile();
+  [[nodiscard]] std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// Test hook: called before each system call with its name ("open", "write", "fsync", "rename", "unlink",
+// "mkdir") and path; a non-zero return is used as errno and the call is not made. nullptr restores normal operation.
+using FaultHook = std::function<int(const char* call, const std::string& path)>;
+void set_fault_hook_for_tests(FaultHook hook);
+
+}  // namespace onestep

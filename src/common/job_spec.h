@@ -1,0 +1,203 @@
+// One job, typed: what it reads, does and writes. The same JSON on disk, over REST and for the worker.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "common/config.h"
+
+namespace onestep {
+
+// All paths below are absolute after parsing, or "@name": the output folder of that job of the same pipeline.
+
+struct DatasetSpec {
+  std::string path;              // HDF5 image file (docs/formats.md)
+  std::int64_t resolution = 0;   // pixels a side after box averaging; 0: as stored; must divide the stored side
+};
+
+// adm_unet under EDM preconditioning; the defaults are the digits network.
+struct NetworkSpec {
+  std::int64_t image_size = 14;
+  std::int64_t image_channels = 1;
+  std::int64_t pixel_unshuffle = 2;       // 1: off (all published networks)
+  std::int64_t model_channels = 32;
+  std::vector<std::int64_t> channel_mult = {1};
+  std::int64_t channel_mult_emb = 2;
+  std::int64_t num_blocks = 2;
+  std::vector<std::int64_t> attention_resolutions = {7};
+  std::int64_t channels_per_head = 32;
+  std::int64_t label_dim = 10;            // classes; 0: unconditional
+  std::string noise_frequencies = "geometric";  // "published": 10000^(-i/half); "geometric": 1..100
+  double sigma_data = 0.5;
+};
+
+struct OptimizerSpec {
+  double learning_rate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.99;
+  double epsilon = 1e-8;
+  double weight_decay = 0.0;              // decoupled (AdamW)
+  double clip_norm = 0.0;                 // L2 norm of the whole gradient; 0: no clipping
+  std::int64_t rampup_iterations = 0;     // linear from 0
+  std::string schedule = "constant";      // "constant" or "cosine" to 0 at the last iteration
+};
+
+struct CheckpointSpec {
+  std::int64_t every_iterations = 0;      // 0: only the final one and those asked for
+  std::int64_t keep_last = 3;             // complete checkpoints kept; >= 1
+};
+
+// Heun and one-step sampling; sigma in units of the data.
+struct SamplerSpec {
+  std::string kind = "heun";              // "heun", "one_step"
+  std::int64_t steps = 18;                // Heun steps, >= 2 (2*steps-1 network calls)
+  double sigma_min = 0.002;
+  double sigma_max = 80.0;                // also the one-step sigma
+  double rho = 7.0;
+};
+
+struct TrainDetectorSpec {
+  DatasetSpec dataset;
+  std::int64_t held_out = 500;            // images never trained on
+  std::int64_t iterations = 1000;
+  std::int64_t batch = 128;
+  OptimizerSpec optimizer;                // recipe: 1e-3, cosine, weight decay 1e-4
+};
+
+struct TrainTeacherSpec {
+  DatasetSpec dataset;
+  NetworkSpec network;
+  std::int64_t images = 450000;
+  std::int64_t batch = 128;
+  double P_mean = 0.0;                    // ln(sigma) ~ N(P_mean, P_std^2), EDM Table 1
+  double P_std = 1.2;
+  double ema_half_life_images = 2000;
+  OptimizerSpec optimizer;                // recipe: 2e-3, ramp 100, cosine, beta2 .99
+};
+
+struct GeneratePairsSpec {
+  std::string teacher;                    // run or export folder
+  std::int64_t count = 500;
+  std::int64_t rows_per_shard = 250;
+  std::int64_t batch = 125;               // rows a network call; fixed by the spec, so bits don't depend on ranks
+  SamplerSpec sampler;
+};
+
+// Names follow docs/algorithm.md.
+struct DistillSpec {
+  struct Warmup {                         // regression alone
+    std::int64_t iterations = 250;
+    std::int64_t pairs = 192;             // pairs an iteration
+    OptimizerSpec optimizer;              // recipe: 1e-3, ramp 20
+  };
+  struct FakeWarmup {                     // the fake score alone catches up with the generator
+    std::int64_t iterations = 60;
+  };
+  struct Dmd {
+    std::int64_t iterations = 300;
+    std::int64_t batch = 128;             // fresh samples an iteration
+    std::int64_t pairs = 64;              // pairs an iteration; 0 with lambda_reg 0
+    double lambda_reg = 0.1;              // weight of the regression loss
+    double lambda_dm = 1.0;               // weight of the distribution matching loss; 0: regression alone
+    double sigma_lo = 0.5;                // sigma_t of the diffused samples, uniform in the rho-7 coordinate
+    double sigma_hi = 5.0;
+    OptimizerSpec generator;              // recipe: 1e-4, beta1 0, clip 1
+    OptimizerSpec fake;                   // recipe: 1e-3, beta1 0, clip 1
+  };
+  std::string teacher;
+  std::string pairs;
+  std::int64_t max_pairs = 0;             // use only the first N pairs; 0: all
+  std::string distance = "l2";            // regression: "l2"
+  double generator_sigma = 80.0;          // the generator's fixed sigma
+  double ema_half_life_images = 6000;     // of the delivered generator
+  Warmup warmup;
+  FakeWarmup fake_warmup;
+  Dmd dmd;
+  // When `detector` is not empty, the coordinator evaluates each committed checkpoint beside the run.
+  struct Evaluation {
+    std::string detector;
+    DatasetSpec dataset;
+    std::int64_t count = 2000;
+  } evaluation;
+};
+
+struct EvaluateSpec {
+  std::string source = "model";           // "model", or "real_split_half": the data against itself
+  std::string model;                      // run, checkpoint or export folder; "" for real_split_half
+  std::string weights = "ema";            // "ema" or "raw" (raw: checkpoints only)
+  SamplerSpec sampler;
+  std::int64_t count = 5000;              // generated images, labels i mod label_dim
+  std::int64_t batch = 250;
+  DatasetSpec dataset;                    // the reference: all its images
+  std::string detector;
+  std::vector<std::string> compare;       // evaluate runs whose panels stand left of this one's in comparison.png
+};
+
+struct ExportSpec {
+  std::string model;                      // distill or teacher run folder, or checkpoint folder
+  std::string weights = "ema";
+};
+
+struct SampleSpec {
+  std::string model;                      // export or run folder
+  std::int64_t count = 16;
+  std::int64_t label = -1;                // class; -1: i mod label_dim
+  std::string out;                        // PNG file
+};
+
+using JobOptions = std::variant<TrainDetectorSpec, TrainTeacherSpec, GeneratePairsSpec, DistillSpec,
+                                EvaluateSpec, ExportSpec, SampleSpec>;
+
+struct JobSpec {
+  std::string name;
+  std::string kind;                       // "train_detector", ...; the variant's alternative says the same
+  int ranks = 1;
+  std::int64_t micro_batches = 1;         // M: power of two; ranks divide it (training kinds)
+  std::uint64_t seed = 0;
+  std::string device = "cpu";
+  std::string numerics = "native";        // "portable" pins the CPU's instruction set
+  std::string reduction = "exact";        // "fast": any rank count, plain all-reduce, bits may differ
+  std::string output;                     // run folder; "": chosen by the coordinator or the command line
+  std::int64_t report_every = 10;         // iterations between progress reports
+  CheckpointSpec checkpoint;
+  JobOptions options;
+};
+
+// The registered kinds, in the order of the variant.
+const std::vector<std::string>& job_kinds();
+bool is_training_kind(const std::string& kind);
+
+// Paths resolve against `base` (absolute). All violations at once, pointers prefixed with `pointer`; `where` names the document.
+// Errors: ConfigError.
+JobSpec parse_job_spec(const nlohmann::json& json, const std::string& base, const std::string& where);
+// For pipelines: the spec and its violations, nothing thrown.
+struct ParsedJobSpec {
+  JobSpec spec;
+  std::vector<Violation> violations;
+};
+ParsedJobSpec check_job_spec(const nlohmann::json& json, const std::string& base, const std::string& pointer);
+
+// Every field with its resolved value; parse(to_json(s)) == s.
+nlohmann::json to_json(const JobSpec& spec);
+nlohmann::json to_json(const NetworkSpec& network);
+nlohmann::json to_json(const SamplerSpec& sampler);
+// Used by config.json of networks too. Errors: ConfigError naming `where`.
+NetworkSpec network_spec_from_json(const nlohmann::json& json, const std::string& where);
+
+// to_json without the keys that can't change bits: name, ranks, output, report_every, checkpoint, evaluation.
+// The worker replaces paths by digests before it hashes or compares.
+nlohmann::json bit_relevant_config(const JobSpec& spec);
+// JSON pointers of leaves that differ, each "pointer: expected X, found Y" (expected: the checkpoint's).
+std::vector<std::string> differing_keys(const nlohmann::json& expected, const nlohmann::json& found);
+
+// Replaces every "@name" path by resolve(name).
+JobSpec substitute_references(JobSpec spec, const std::function<std::string(const std::string&)>& resolve);
+// Names after "@", each once.
+std::vector<std::string> references(const JobSpec& spec);
+
+}  // namespace onestep
