@@ -66,8 +66,18 @@ def linear(inputs, outputs):
     return reset_uniform(nn.Linear(inputs, outputs))
 
 
+class PointwiseConv(nn.Conv2d):
+    """1 x 1 convolution as one batched product, which PyTorch runs faster on a CPU at these sizes."""
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        weight = self.weight.view(1, -1, c).expand(b, -1, c)
+        return torch.baddbmm(self.bias.view(1, -1, 1), weight, x.flatten(2)).view(b, -1, h, w)
+
+
 def conv(inputs, outputs, kernel):
-    return reset_uniform(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+    layer = PointwiseConv if kernel == 1 else nn.Conv2d
+    return reset_uniform(layer(inputs, outputs, kernel, padding=kernel // 2))
 
 
 def zeroed(layer):
@@ -228,7 +238,7 @@ class EdmPrecond(nn.Module):
         self.model = AdmUnet(config)
 
     def forward(self, x, sigma, labels=None):
-        sigma = sigma.to(torch.float32)
+        sigma = sigma.to(x.dtype)
         s = sigma[:, None, None, None]
         sd = self.config.sigma_data
         total = s * s + sd * sd
@@ -236,7 +246,7 @@ class EdmPrecond(nn.Module):
         return (sd * sd / total) * x + (s * sd / total.sqrt()) * f
 
 
-def fill_random(network, generator, zeros_too=True):
+def fill_random(network, generator):
     """Random nonzero values for every parameter, so that no gradient is hidden by a zero initialisation."""
     with torch.no_grad():
         for name, p in network.named_parameters():
