@@ -1,0 +1,71 @@
+// One iteration of Distribution Matching Distillation: Algorithm 1 of arXiv 2311.18828.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/job_spec.h"
+#include "worker/diffusion/denoiser.h"
+#include "worker/dmd/distance.h"
+#include "worker/dmd/updater.h"
+
+namespace onestep {
+
+// G_theta, mu_real (frozen), mu_fake. One device; borrowed.
+struct DmdNetworks {
+  Denoiser& generator;
+  Denoiser& real_score;
+  Denoiser& fake_score;
+};
+
+// One micro-batch: which fresh samples it draws, and its noise-image pairs.
+struct MicroBatch {
+  std::int64_t first_sample = 0;  // index of its first fresh sample within the global batch
+  std::int64_t num_samples = 0;
+  torch::Tensor pair_noise;       // z_ref [P,C,H,W]; undefined when there are no pairs
+  torch::Tensor pair_image;       // y_ref [P,C,H,W]
+  torch::Tensor pair_label;       // [P] int64
+};
+
+struct DmdSettings {
+  std::uint64_t seed = 0;
+  double t_G = 80.0;              // the generator's fixed noise level
+  std::int64_t global_batch = 0;  // fresh samples of the whole iteration
+  std::int64_t global_pairs = 0;
+  double lambda_dm = 1.0;
+  double lambda_reg = 0.25;
+  double sigma_lo = 0.5, sigma_hi = 5.0;
+};
+
+// Sums over one micro-batch, fp64; adding them over micro-batches gives the iteration's figures.
+struct DmdSums {
+  double loss_dm = 0, loss_reg = 0, loss_fake = 0;  // already divided by the global batch
+  double gradient_abs = 0;                          // of mean |distribution matching gradient|, likewise
+  double sample_sum = 0, sample_square_sum = 0;     // over the fresh samples' pixels, likewise
+  double zero_denominators = 0;                     // samples skipped, counted
+};
+
+struct DmdReport {
+  std::vector<DmdSums> micro_batches;
+  UpdateReport generator, fake;
+};
+
+// Draws are keyed by (seed, step, sample index): law 1. Both scores are those from before the update; the fake score's update
+// reuses the kept samples with fresh t and noise.
+DmdReport dmd_step(const DmdNetworks& networks, const DmdSettings& settings, std::uint32_t step,
+                   std::span<const MicroBatch> micro_batches, const Distance& distance, Updater& update_generator,
+                   Updater& update_fake);
+
+// The regression term alone, weight 1 (warm-up, and the baseline without distribution matching).
+DmdReport regression_step(Denoiser& generator, const DmdSettings& settings,
+                          std::span<const MicroBatch> micro_batches, const Distance& distance,
+                          Updater& update_generator);
+
+// The fake score alone on samples of a generator that stands still.
+DmdReport fake_score_step(const DmdNetworks& networks, const DmdSettings& settings, std::uint32_t step,
+                          std::span<const MicroBatch> micro_batches, Updater& update_fake);
+
+}  // namespace onestep

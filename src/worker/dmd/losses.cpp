@@ -1,0 +1,46 @@
+#include "worker/dmd/losses.h"
+
+namespace onestep {
+namespace {
+
+// Mean over B, C, H, W where B is the global batch.
+torch::Tensor global_mean(const torch::Tensor& values, std::int64_t global_batch) {
+  return values.sum() / static_cast<double>(global_batch * (values.numel() / values.size(0)));
+}
+
+}  // namespace
+
+torch::Tensor generate(Denoiser& generator, const torch::Tensor& z, const Condition& condition, double t_G) {
+  const auto t = torch::full({z.size(0)}, t_G, torch::kFloat32);
+  return generator.denoise(per_sample(generator.schedule().sigma(t)) * z, t, condition);
+}
+
+torch::Tensor diffuse(const NoiseSchedule& schedule, const torch::Tensor& x, const torch::Tensor& epsilon,
+                      const torch::Tensor& t) {
+  return per_sample(schedule.alpha(t)) * x + per_sample(schedule.sigma(t)) * epsilon;
+}
+
+DistributionMatchingGradient distribution_matching_gradient(Denoiser& real_score, Denoiser& fake_score,
+                                                            const torch::Tensor& x, const torch::Tensor& x_t,
+                                                            const torch::Tensor& t, const Condition& condition) {
+  torch::NoGradGuard no_grad;
+  const auto mu_real = real_score.denoise(x_t, t, condition);
+  const auto mu_fake = fake_score.denoise(x_t, t, condition);
+  const auto denominator = (x - mu_real).abs().mean({1, 2, 3}, /*keepdim=*/true);
+  const auto is_zero = denominator == 0;
+  auto gradient = (mu_fake - mu_real) / denominator.masked_fill(is_zero, 1);
+  return {gradient.masked_fill_(is_zero, 0), is_zero.sum().item<std::int64_t>()};
+}
+
+torch::Tensor distribution_matching_loss(const torch::Tensor& x, const torch::Tensor& gradient,
+                                         std::int64_t global_batch) {
+  const auto target = (x - gradient).detach();
+  return 0.5 * global_mean((x - target).square(), global_batch);
+}
+
+torch::Tensor denoising_loss(const NoiseSchedule& schedule, const torch::Tensor& mu, const torch::Tensor& x,
+                             const torch::Tensor& t, std::int64_t global_batch) {
+  return global_mean(per_sample(schedule.denoising_weight(t)) * (mu - x).square(), global_batch);
+}
+
+}  // namespace onestep

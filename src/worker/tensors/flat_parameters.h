@@ -1,0 +1,50 @@
+// One network, one buffer: parameters and gradients of a module as views of two contiguous tensors. Law 3.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/safetensors_file.h"
+
+namespace onestep {
+
+constexpr std::int64_t kFlatAlignment = 1024;  // elements: views and pieces start at multiples of it
+
+struct FlatView {
+  std::string name;  // the module's parameter name
+  std::vector<std::int64_t> shape;
+  std::int64_t offset = 0, length = 0;  // elements within the flat buffer
+};
+
+// Moves a module's parameters into one flat fp32 tensor and, when they are trained, their gradients into another. The module must not be
+// moved or re-registered afterwards. Padding elements are zero and stay zero.
+class FlatParameters {
+ public:
+  // pieces: the largest legal rank count (M); the length is a multiple of pieces * kFlatAlignment.
+  FlatParameters(torch::nn::Module& module, std::int64_t pieces, bool trainable);
+
+  [[nodiscard]] torch::Tensor& values() { return values_; }          // [length]
+  [[nodiscard]] const torch::Tensor& values() const { return values_; }
+  [[nodiscard]] torch::Tensor& gradient() { return gradient_; }      // [length]; autograd adds into it
+  [[nodiscard]] std::int64_t length() const { return values_.size(0); }
+  [[nodiscard]] const std::vector<FlatView>& views() const { return views_; }
+  void zero_gradient() { gradient_.zero_(); }
+
+ private:
+  torch::Tensor values_, gradient_;
+  std::vector<FlatView> views_;
+};
+
+// Spans of `flat` (contiguous fp32, laid out as `views`) under the views' names, for writing and hashing. `flat` must outlive them.
+std::vector<TensorView> named_tensors(const torch::Tensor& flat, const std::vector<FlatView>& views);
+// The module's parameters themselves, for modules that own theirs. `module` must outlive them.
+std::vector<TensorView> named_tensors(const torch::nn::Module& module);
+
+// Copies every tensor of `file` into the parameter of the same name. Strict: every missing, extra, mis-shaped or mis-typed tensor is
+// listed at once. Errors: kMismatch naming the file.
+void load_parameters(torch::nn::Module& module, const SafetensorsFile& file);
+
+}  // namespace onestep

@@ -1,0 +1,44 @@
+// CUDA twin of keyed_normal.cpp: the same header, the same bits.
+#include <cstdint>
+
+#include "worker/tensors/keyed_normal.h"
+#include "worker/tensors/keyed_random_cuda.h"
+
+namespace onestep {
+namespace {
+
+struct DeviceOps {
+  static __device__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+  static __device__ float sqrt(float x) { return __fsqrt_rn(x); }
+  static __device__ float as_float(std::uint32_t bits) { return __uint_as_float(bits); }
+  static __device__ std::uint32_t as_bits(float x) { return __float_as_uint(x); }
+};
+
+// One thread a block of four elements; blockIdx.y is the row.
+__global__ void fill_normal_kernel(std::uint64_t seed, RandomStream stream, std::uint32_t step,
+                                   std::uint64_t first_sample, float* out, std::int64_t elements) {
+  const std::int64_t block = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (4 * block >= elements) return;
+  const std::uint64_t row = blockIdx.y;
+  const auto words = keyed_words(seed, stream, step, first_sample + row, static_cast<std::uint32_t>(block));
+  const auto first = normal_pair<DeviceOps>(words[0], words[1]);
+  const auto second = normal_pair<DeviceOps>(words[2], words[3]);
+  const float four[4] = {first[0], first[1], second[0], second[1]};
+  for (int lane = 0; lane < 4 && 4 * block + lane < elements; ++lane) {
+    out[row * elements + 4 * block + lane] = four[lane];
+  }
+}
+
+}  // namespace
+
+cudaError_t fill_normal_cuda(std::uint64_t seed, RandomStream stream, std::uint32_t step,
+                             std::uint64_t first_sample, std::int64_t rows, std::int64_t elements, float* out,
+                             cudaStream_t cuda_stream) {
+  const unsigned threads = 128;
+  const auto blocks = static_cast<unsigned>((elements + 4 * threads - 1) / (4 * threads));
+  fill_normal_kernel<<<dim3(blocks, static_cast<unsigned>(rows)), threads, 0, cuda_stream>>>(
+      seed, stream, step, first_sample, out, elements);
+  return cudaGetLastError();
+}
+
+}  // namespace onestep
