@@ -1,0 +1,60 @@
+// Mean and covariance of features, summed in one order: the same bits however the rows were cut and dealt to ranks.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+namespace onestep {
+
+struct FeatureStats {
+  std::int64_t count = 0;
+  torch::Tensor mean;        // [D] fp64
+  torch::Tensor covariance;  // [D,D] fp64, divided by count - 1
+};
+
+// Rows arrive in any order and cut; row i always enters block i / kBlockRows at its place, and blocks are added in a
+// binary tree over their numbers (law 2). One thread.
+class FeatureAccumulator {
+ public:
+  static constexpr std::int64_t kBlockRows = 64;
+
+  // For rows 0 .. num_rows-1 of num_features each; num_rows >= 2.
+  FeatureAccumulator(std::int64_t num_rows, std::int64_t num_features);
+  // features [n,D], any floating type: rows first_row .. first_row+n-1. Errors: kInternal for a row out of range or given twice,
+  // kMismatch for another width, kCorrupt for a value that is not finite.
+  void add(std::int64_t first_row, const torch::Tensor& features);
+  // Takes over the rows another accumulator of the same size has seen; no row may be in both.
+  void merge(FeatureAccumulator other);
+  // Errors: kInternal when rows are missing.
+  [[nodiscard]] FeatureStats finish() const;
+
+ private:
+  struct Sums {
+    torch::Tensor first;   // [D], of x
+    torch::Tensor second;  // [D,D], of x x^T
+  };
+  struct OpenBlock {
+    torch::Tensor rows;  // [rows of the block, D] fp64
+    std::vector<bool> filled;
+    std::int64_t missing = 0;
+  };
+  using Node = std::pair<int, std::int64_t>;  // (level, number): blocks [number << level, (number + 1) << level)
+
+  OpenBlock& open_block(std::int64_t block);
+  void close_block_if_full(std::int64_t block);
+  void insert(Node node, Sums sums);
+
+  std::int64_t num_rows_, num_features_;
+  std::int64_t rows_seen_ = 0;
+  std::map<std::int64_t, OpenBlock> open_;
+  std::map<Node, Sums> nodes_;
+};
+
+// All rows at once: [N,D] -> statistics; equal to any way of accumulating them.
+FeatureStats feature_stats(const torch::Tensor& features);
+
+}  // namespace onestep
