@@ -1,0 +1,286 @@
+#include "coordinator/http_server.h"
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http.hpp>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <set>
+
+#include "common/log.h"
+#include "coordinator/problem.h"
+
+namespace onestep {
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+using asio::ip::tcp;
+using boost::system::error_code;
+using Stream = std::shared_ptr<beast::tcp_stream>;
+
+namespace {
+
+[[noreturn]] void refuse_address(const std::string& text, const std::string& why) {
+  throw Error(ErrorCode::kUsage, "listen address: found \"" + text + "\"; expected HOST:PORT with a loopback " +
+                                     "HOST (127.0.0.1, localhost, [::1]) and PORT 0-65535; " + why);
+}
+
+std::string lower_case(std::string_view text) {
+  std::string lower(text);
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  return lower;
+}
+
+// What the connection is told when the bytes are no request that the API could see.
+std::optional<HttpResponse> refusal(const error_code& error, const HttpLimits& limits) {
+  if (error == http::error::header_limit) {
+    return problem(431, "usage", "request header: larger than " + std::to_string(limits.header_bytes) + " bytes", "");
+  }
+  if (error == http::error::body_limit) {
+    return problem(413, "usage", "request body: larger than " + std::to_string(limits.body_bytes) + " bytes", "");
+  }
+  if (error.category() == make_error_code(http::error::bad_version).category() &&
+      error != http::error::end_of_stream && error != http::error::partial_message) {
+    return problem(400, "usage", "not an HTTP/1.1 request: " + error.message(), "");
+  }
+  return std::nullopt;
+}
+
+template <class Body>
+void fill_header(http::response<Body>& response, const HttpResponse& from, bool keep_alive) {
+  response.result(static_cast<unsigned>(from.status));
+  response.reason(std::string(reason_phrase(from.status)));
+  response.set(http::field::server, "onestep");
+  response.set(http::field::content_type, from.content_type);
+  response.set(http::field::cache_control, "no-store");
+  response.set("X-Content-Type-Options", "nosniff");
+  for (const auto& [name, value] : from.headers) response.set(name, value);
+  response.content_length(from.body.size());
+  response.keep_alive(keep_alive);
+}
+
+asio::awaitable<error_code> write_response(Stream stream, HttpResponse from, bool head_only, unsigned version,
+                                           bool keep_alive) {
+  error_code error;
+  if (head_only) {
+    http::response<http::empty_body> response;
+    response.version(version);
+    fill_header(response, from, keep_alive);
+    http::response_serializer<http::empty_body> serializer(response);
+    co_await http::async_write_header(*stream, serializer, asio::redirect_error(asio::use_awaitable, error));
+  } else {
+    http::response<http::string_body> response;
+    response.version(version);
+    fill_header(response, from, keep_alive);
+    response.body() = std::move(from.body);
+    co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
+  }
+  co_return error;
+}
+
+// Reads on for a moment after the last response: closing with unread bytes would reset the connection
+// before the client has seen what it was told.
+asio::awaitable<void> linger(Stream stream) {
+  error_code error;
+  stream->socket().shutdown(tcp::socket::shutdown_send, error);
+  stream->expires_after(std::chrono::seconds(2));
+  std::string scrap(64 * 1024, '\0');
+  for (std::size_t total = 0; !error && total < (16U << 20);) {
+    total += co_await stream->async_read_some(asio::buffer(scrap), asio::redirect_error(asio::use_awaitable, error));
+  }
+}
+
+}  // namespace
+
+class HttpServer::Implementation : public std::enable_shared_from_this<Implementation> {
+ public:
+  Implementation(asio::io_context& io, const ListenAddress& address, HttpLimits limits, Handler handler)
+      : io_(io), limits_(limits), handler_(std::move(handler)), acceptor_(io), retry_(io) {
+    const tcp::endpoint endpoint(asio::ip::make_address(address.host), address.port);
+    try {
+      acceptor_.open(endpoint.protocol());
+      acceptor_.set_option(tcp::acceptor::reuse_address(true));
+      acceptor_.bind(endpoint);
+      acceptor_.listen();
+    } catch (const boost::system::system_error& error) {
+      throw Error(ErrorCode::kUnavailable, "HTTP: can't listen on " + to_string(address) + ": " +
+                                               error.code().message() + "; choose another port, or 0 for any");
+    }
+  }
+
+  ListenAddress address() const {
+    const tcp::endpoint endpoint = acceptor_.local_endpoint();
+    return {endpoint.address().to_string(), endpoint.port()};
+  }
+
+  int num_connections() const { return static_cast<int>(streams_.size()); }
+
+  void start() { asio::co_spawn(io_, accept_all(shared_from_this()), asio::detached); }
+
+  void stop() {
+    error_code ignored;
+    acceptor_.close(ignored);
+    retry_.cancel();
+    for (const Stream& stream : streams_) stream->close();
+  }
+
+ private:
+  // `self` keeps the object alive for as long as the coroutine runs.
+  asio::awaitable<void> accept_all(std::shared_ptr<Implementation> self) {
+    while (acceptor_.is_open()) {
+      error_code error;
+      tcp::socket socket(io_);
+      co_await acceptor_.async_accept(socket, asio::redirect_error(asio::use_awaitable, error));
+      if (!acceptor_.is_open()) co_return;
+      if (error) {  // for instance no file descriptor left: others are about to close
+        log_warning("HTTP: accept: " + error.message());
+        retry_.expires_after(std::chrono::milliseconds(200));
+        co_await retry_.async_wait(asio::redirect_error(asio::use_awaitable, error));
+        continue;
+      }
+      if (num_connections() >= limits_.connections) {
+        turn_away(std::move(socket));
+        continue;
+      }
+      auto stream = std::make_shared<beast::tcp_stream>(std::move(socket));
+      streams_.insert(stream);
+      asio::co_spawn(io_, serve_connection(self, stream), asio::detached);
+    }
+  }
+
+  void turn_away(tcp::socket socket) const {
+    const HttpResponse response = problem(
+        503, "unavailable", "too many connections: limit " + std::to_string(limits_.connections), "");
+    const std::string text = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: " + response.content_type +
+                             "\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: " +
+                             std::to_string(response.body.size()) + "\r\n\r\n" + response.body;
+    error_code ignored;  // best effort: the connection ends either way
+    socket.non_blocking(true, ignored);
+    socket.write_some(asio::buffer(text), ignored);
+    socket.shutdown(tcp::socket::shutdown_both, ignored);
+  }
+
+  asio::awaitable<void> serve_connection(std::shared_ptr<Implementation> self, Stream stream) {
+    try {
+      beast::flat_buffer buffer;
+      while (co_await serve_request(stream, buffer)) {
+      }
+    } catch (const std::exception& error) {
+      log_error(std::string("HTTP: connection dropped: ") + error.what());
+    }
+    stream->close();
+    self->streams_.erase(stream);
+  }
+
+  // False when the connection is over.
+  asio::awaitable<bool> serve_request(Stream stream, beast::flat_buffer& buffer) {
+    http::request_parser<http::string_body> parser;
+    parser.header_limit(limits_.header_bytes);
+    parser.body_limit(limits_.body_bytes);
+    error_code error;
+    stream->expires_after(limits_.timeout);
+    co_await http::async_read_header(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+    if (!error && lower_case(parser.get()[http::field::expect]) == "100-continue") {
+      static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+      co_await asio::async_write(*stream, asio::buffer(kContinue), asio::redirect_error(asio::use_awaitable, error));
+    }
+    if (!error) {
+      co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+    }
+    if (error) {
+      if (std::optional<HttpResponse> response = refusal(error, limits_)) {
+        stream->expires_after(limits_.timeout);
+        const error_code failed = co_await write_response(stream, std::move(*response), false, 11, false);
+        if (!failed) co_await linger(stream);
+      }
+      co_return false;
+    }
+    const http::request<http::string_body>& parsed = parser.get();
+    HttpRequest request{.method = std::string(parsed.method_string()),
+                        .target = std::string(parsed.target()),
+                        .headers = {},
+                        .body = parsed.body()};
+    for (const auto& field : parsed) request.headers[lower_case(field.name_string())] = std::string(field.value());
+
+    const bool keep_alive = parsed.keep_alive();
+    HttpResponse response = answer(request);
+    stream->expires_after(limits_.timeout);
+    error = co_await write_response(stream, std::move(response), request.method == "HEAD", parsed.version(), keep_alive);
+    if (error) co_return false;
+    if (!keep_alive) co_await linger(stream);
+    co_return keep_alive;
+  }
+
+  HttpResponse answer(const HttpRequest& request) {
+    try {
+      return handler_(request);
+    } catch (const std::exception& error) {
+      log_error("HTTP: " + request.method + " " + request.target + ": " + error.what());
+      return problem(500, "internal", error.what(), request.target);
+    }
+  }
+
+  asio::io_context& io_;
+  const HttpLimits limits_;
+  const Handler handler_;
+  tcp::acceptor acceptor_;
+  asio::steady_timer retry_;
+  std::set<Stream> streams_;
+};
+
+HttpServer::HttpServer(asio::io_context& io, const ListenAddress& address, HttpLimits limits, Handler handler)
+    : implementation_(std::make_shared<Implementation>(io, address, limits, std::move(handler))) {}
+HttpServer::~HttpServer() { stop(); }
+ListenAddress HttpServer::address() const { return implementation_->address(); }
+int HttpServer::num_connections() const { return implementation_->num_connections(); }
+void HttpServer::start() { implementation_->start(); }
+void HttpServer::stop() { implementation_->stop(); }
+
+bool is_loopback_host(const std::string& host) {
+  if (lower_case(host) == "localhost") return true;
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  error_code error;
+  const auto address = asio::ip::make_address(bracketed ? host.substr(1, host.size() - 2) : host, error);
+  return !error && address.is_loopback();
+}
+
+ListenAddress parse_listen_address(const std::string& text) {
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string::npos) refuse_address(text, "there is no \":PORT\"");
+  std::string host = text.substr(0, colon);
+  if (host.empty()) refuse_address(text, "there is no HOST");
+  const std::string digits = text.substr(colon + 1);
+  ListenAddress address;
+  const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), address.port);
+  if (failure != std::errc() || end != digits.data() + digits.size()) {
+    refuse_address(text, "\"" + digits + "\" is no port");
+  }
+  if (host.find(':') != std::string::npos && host.front() != '[') {
+    refuse_address(text, "an IPv6 address stands in brackets");
+  }
+  if (!is_loopback_host(host)) {
+    refuse_address(text, "\"" + host + "\" is reachable from other machines, and whoever reaches the port can " +
+                             "run jobs here, since there is no authentication; use a tunnel (ssh -L) instead");
+  }
+  if (lower_case(host) == "localhost") host = "127.0.0.1";
+  if (host.front() == '[') host = host.substr(1, host.size() - 2);
+  address.host = asio::ip::make_address(host).to_string();
+  return address;
+}
+
+std::string to_string(const ListenAddress& address) {
+  const bool ipv6 = address.host.find(':') != std::string::npos;
+  return (ipv6 ? "[" + address.host + "]" : address.host) + ":" + std::to_string(address.port);
+}
+
+}  // namespace onestep

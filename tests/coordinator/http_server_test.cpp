@@ -1,0 +1,239 @@
+#include "coordinator/http_server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <boost/asio/connect.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/read_until.hpp>
+#include <boost/asio/use_future.hpp>
+#include <boost/asio/write.hpp>
+
+#include <future>
+#include <thread>
+
+#include "common/error.h"
+#include "coordinator/problem.h"
+
+namespace onestep {
+namespace {
+
+using boost::asio::ip::tcp;
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
+
+// A server on a thread of its own whose handler echoes what it was asked.
+class Server {
+ public:
+  explicit Server(HttpLimits limits = {})
+      : server_(io_, {"127.0.0.1", 0}, limits, [](const HttpRequest& request) {
+          if (request.target == "/throw") throw std::runtime_error("boom");
+          return HttpResponse{.status = 200,
+                              .content_type = "text/plain",
+                              .headers = {{"X-Seen", request.headers.count("x-mine") ? "yes" : "no"}},
+                              .body = request.method + " " + request.target + " " + request.body};
+        }) {
+    server_.start();
+    thread_ = std::thread([this] { io_.run(); });
+  }
+  ~Server() {
+    boost::asio::post(io_, [this] { server_.stop(); });
+    thread_.join();
+  }
+  std::uint16_t port() const { return server_.address().port; }
+  int num_connections() {
+    return boost::asio::post(io_, boost::asio::use_future([this] { return server_.num_connections(); })).get();
+  }
+
+ private:
+  boost::asio::io_context io_;
+  HttpServer server_;
+  std::thread thread_;
+};
+
+class Client {
+ public:
+  explicit Client(std::uint16_t port) : socket_(io_) {
+    socket_.connect({boost::asio::ip::make_address("127.0.0.1"), port});
+  }
+  // What the server has already said stays readable even if it no longer takes what we send.
+  void send(const std::string& text) {
+    boost::system::error_code ignored;
+    boost::asio::write(socket_, boost::asio::buffer(text), ignored);
+  }
+  // Head and body of one response with Content-Length; `body_follows` is false after HEAD.
+  std::string receive(bool body_follows = true) {
+    auto buffer = boost::asio::dynamic_buffer(unread_);
+    const std::size_t head = boost::asio::read_until(socket_, buffer, "\r\n\r\n");
+    const std::size_t at = unread_.find("Content-Length: ");
+    const std::size_t body = !body_follows || at >= head ? 0 : std::stoul(unread_.substr(at + 16));
+    if (unread_.size() < head + body) {
+      boost::asio::read(socket_, buffer, boost::asio::transfer_exactly(head + body - unread_.size()));
+    }
+    const std::string response = unread_.substr(0, head + body);
+    unread_.erase(0, head + body);
+    return response;
+  }
+  // True when nothing but the end follows.
+  bool at_end() {
+    char byte = 0;
+    boost::system::error_code error;
+    boost::asio::read(socket_, boost::asio::buffer(&byte, 1), error);
+    return static_cast<bool>(error);
+  }
+
+ private:
+  boost::asio::io_context io_;
+  tcp::socket socket_;
+  std::string unread_;
+};
+
+TEST(HttpServer, KeepsTheConnectionForTheNextRequest) {
+  Server server;
+  Client client(server.port());
+  client.send("GET /a HTTP/1.1\r\nHost: localhost\r\nX-Mine: 1\r\n\r\n");
+  const std::string first = client.receive();
+  EXPECT_THAT(first, StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(first, HasSubstr("X-Seen: yes"));
+  EXPECT_THAT(first, HasSubstr("GET /a "));
+  client.send("POST /b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody");
+  EXPECT_THAT(client.receive(), HasSubstr("POST /b body"));
+}
+
+TEST(HttpServer, ClosesWhenAskedTo) {
+  Server server;
+  Client client(server.port());
+  client.send("GET /a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  EXPECT_THAT(client.receive(), HasSubstr("Connection: close"));
+  EXPECT_TRUE(client.at_end());
+}
+
+TEST(HttpServer, HeadHasTheLengthAndNoBody) {
+  Server server;
+  Client client(server.port());
+  client.send("HEAD /a HTTP/1.1\r\nHost: localhost\r\n\r\nGET /b HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  const std::string head = client.receive(false);
+  EXPECT_THAT(head, HasSubstr("Content-Length: 8"));
+  EXPECT_THAT(head, Not(HasSubstr("HEAD /a")));
+  const std::string next = client.receive();  // right behind: no body in between
+  EXPECT_THAT(next, StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(next, HasSubstr("GET /b"));
+}
+
+TEST(HttpServer, AnswersExpectContinue) {
+  Server server;
+  Client client(server.port());
+  client.send("POST /b HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+  EXPECT_THAT(client.receive(), StartsWith("HTTP/1.1 100 Continue"));
+  client.send("body");
+  EXPECT_THAT(client.receive(), HasSubstr("POST /b body"));
+}
+
+TEST(HttpServer, RefusesALargeBody) {
+  Server server({.body_bytes = 1000});
+  Client client(server.port());
+  client.send("POST /b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1001\r\n\r\n" + std::string(1001, 'x'));
+  const std::string response = client.receive();
+  EXPECT_THAT(response, StartsWith("HTTP/1.1 413 "));
+  EXPECT_THAT(response, HasSubstr("application/problem+json"));
+  EXPECT_THAT(response, HasSubstr("larger than 1000 bytes"));
+  EXPECT_TRUE(client.at_end());
+}
+
+TEST(HttpServer, RefusesALargeChunkedBody) {
+  Server server({.body_bytes = 1000});
+  Client client(server.port());
+  client.send("POST /b HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" +
+              std::string(1001, 'x') + "\r\n0\r\n\r\n");
+  EXPECT_THAT(client.receive(), StartsWith("HTTP/1.1 413 "));
+}
+
+TEST(HttpServer, RefusesALargeHeader) {
+  Server server;
+  Client client(server.port());
+  client.send("GET /a HTTP/1.1\r\nHost: localhost\r\nX: " + std::string(9000, 'x') + "\r\n\r\n");
+  EXPECT_THAT(client.receive(), StartsWith("HTTP/1.1 431 "));
+}
+
+TEST(HttpServer, RefusesWhatIsNoHttp) {
+  Server server;
+  Client client(server.port());
+  client.send("hello there\r\n\r\n");
+  EXPECT_THAT(client.receive(), StartsWith("HTTP/1.1 400 "));
+  EXPECT_TRUE(client.at_end());
+}
+
+TEST(HttpServer, AnswersWhenTheHandlerThrows) {
+  Server server;
+  Client client(server.port());
+  client.send("GET /throw HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_THAT(client.receive(), StartsWith("HTTP/1.1 500 "));
+  client.send("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_THAT(client.receive(), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST(HttpServer, DropsAClientThatSendsNoWholeRequest) {
+  Server server({.timeout = std::chrono::milliseconds(50)});
+  Client client(server.port());
+  client.send("GET /a HTT");
+  EXPECT_TRUE(client.at_end());
+}
+
+TEST(HttpServer, TurnsAwayTooManyConnections) {
+  Server server({.connections = 2});
+  Client first(server.port());
+  first.send("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  first.receive();
+  Client second(server.port());
+  second.send("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  second.receive();
+  EXPECT_EQ(server.num_connections(), 2);
+  Client third(server.port());
+  EXPECT_THAT(third.receive(), StartsWith("HTTP/1.1 503 "));
+  EXPECT_TRUE(third.at_end());
+}
+
+TEST(HttpServer, NamesAPortInUse) {
+  Server server;
+  boost::asio::io_context io;
+  try {
+    HttpServer second(io, {"127.0.0.1", server.port()}, {}, nullptr);
+    FAIL() << "two servers on one port";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnavailable);
+    EXPECT_THAT(error.what(), HasSubstr("127.0.0.1:" + std::to_string(server.port())));
+    EXPECT_EQ(exit_status(error.code()), 6);
+  }
+}
+
+TEST(ListenAddress, TakesLoopbackInEveryWriting) {
+  EXPECT_EQ(to_string(parse_listen_address("127.0.0.1:8080")), "127.0.0.1:8080");
+  EXPECT_EQ(to_string(parse_listen_address("127.1.2.3:0")), "127.1.2.3:0");
+  EXPECT_EQ(to_string(parse_listen_address("localhost:65535")), "127.0.0.1:65535");
+  EXPECT_EQ(to_string(parse_listen_address("[::1]:80")), "[::1]:80");
+}
+
+TEST(ListenAddress, RefusesAllElseSayingWhy) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"0.0.0.0:8080", "reachable from other machines"}, {"[::]:8080", "reachable from other machines"},
+      {"10.0.0.7:80", "reachable from other machines"},  {"example.org:80", "reachable from other machines"},
+      {"127.0.0.1", "no \":PORT\""},                     {":8080", "no HOST"},
+      {"127.0.0.1:65536", "no port"},                    {"127.0.0.1:", "no port"},
+      {"127.0.0.1:80x", "no port"},                      {"::1:80", "brackets"}};
+  for (const auto& [text, why] : cases) {
+    try {
+      parse_listen_address(text);
+      ADD_FAILURE() << "accepted: " << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUsage) << text;
+      EXPECT_THAT(error.what(), HasSubstr(why));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace onestep
