@@ -17,6 +17,8 @@ class DurableFile {
  public:
   // Errors (all methods): kIo naming path, call and errno text ("No space left on device").
   explicit DurableFile(std::string path);
+  // The same under a temporary name of the caller's choice, in the same folder: "pairs-00003.h5.a2.tmp".
+  DurableFile(std::string path, std::string temporary_path);
   DurableFile(DurableFile&& other) noexcept;
   DurableFile& operator=(DurableFile&& other) noexcept;
   DurableFile(const DurableFile&) = delete;
@@ -65,8 +67,9 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
-// Test hook: called before each system call with its name ("open", "write", "fsync", "rename", "unlink",
+// Test hook: called before each system call with its name ("open", "read", "write", "fsync", "rename", "unlink",
 // "mkdir") and path; a non-zero return is used as errno and the call is not made. nullptr restores normal operation.
+// Set it while no other thread uses this file's functions.
 using FaultHook = std::function<int(const char* call, const std::string& path)>;
 void set_fault_hook_for_tests(FaultHook hook);
 
