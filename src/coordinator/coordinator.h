@@ -1,0 +1,164 @@
+// The owner of all state: takes what REST, telemetry and launchers say, decides, writes it down, then acts.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/error.h"
+#include "common/pipeline.h"
+#include "common/protocol.h"
+#include "common/run_folder.h"
+#include "coordinator/data_lock.h"
+#include "coordinator/launcher/launcher.h"
+#include "coordinator/store.h"
+
+namespace onestep {
+
+struct CoordinatorOptions {
+  std::string data;                // absolute; made if missing
+  int slots = 1;                   // ranks that run at a time; a job that wants more runs alone
+  std::function<double()> clock;   // Unix seconds
+};
+
+// What a rank says first.
+struct Hello {
+  std::string job;
+  int attempt = 0;
+  int rank = 0;
+  int ranks = 0;
+  std::int64_t pid = 0;
+  std::string host;
+  std::string commit;
+};
+// Errors: kCorrupt naming the field.
+Hello hello_from_json(const nlohmann::json& body);
+
+struct Refusal {
+  ErrorCode code = ErrorCode::kInternal;
+  std::string reason;
+};
+
+struct HelloAnswer {
+  std::optional<Refusal> refusal;  // else it is welcome
+  std::vector<Message> commands;   // to be sent after kWelcome
+};
+
+struct MessageAnswer {
+  std::optional<Refusal> refusal;            // close the connection; nothing was stored
+  std::optional<std::uint64_t> acknowledge;  // committed to the database
+  std::vector<Message> replies;
+};
+
+// A rank of an attempt: what a telemetry connection belongs to once its hello was welcome.
+struct RankId {
+  std::string job;
+  int attempt = 0;
+  int rank = 0;
+  auto operator<=>(const RankId&) const = default;
+};
+
+// Points of one key, at most `max_points`: the lowest and the highest of each stretch are kept.
+struct MetricSeries {
+  std::string key;
+  std::vector<MetricPoint> points;
+};
+
+// All methods are called from the one thread that runs the io_context. Every change is committed before the method returns.
+// A job's `id` may also be a bare name: the newest job of that name. Errors: kNotFound for an unknown job or pipeline.
+class Coordinator {
+ public:
+  // Takes the folder's lock, opens its database and reconciles: attempts that still run are adopted, dead ones ended.
+  // Errors: kConflict when another coordinator has the folder; those of Store.
+  Coordinator(CoordinatorOptions options, std::unique_ptr<Launcher> launcher);
+
+  // Sends a command to a rank of an attempt, rank -1: to all that are connected. Not connected: dropped (a rank that says
+  // hello later gets what is still due).
+  using Sender = std::function<void(const RankId& to, const Message& command)>;
+  void set_sender(Sender sender) { sender_ = std::move(sender); }
+
+  // --- REST ---
+  PipelineRecord submit(const Pipeline& pipeline);
+  PipelineRecord pipeline(const std::string& id);
+  std::vector<JobRecord> jobs(const JobFilter& filter);
+  JobRecord job(const std::string& id);
+  std::vector<AttemptRecord> attempts(const std::string& id);
+  // Repeatable. Errors: kConflict when it has succeeded or failed.
+  JobRecord cancel(const std::string& id);
+  // From failed, cancelled or interrupted. Errors: kConflict otherwise.
+  JobRecord resume(const std::string& id);
+  // Errors: kConflict unless it runs and is a training job.
+  JobRecord checkpoint_now(const std::string& id);
+  std::vector<CheckpointRecord> checkpoints(const std::string& id);
+  std::vector<MetricSeries> metrics(const std::string& id, const std::vector<std::string>& keys,
+                                    std::int64_t max_points);
+  std::vector<LeaseRecord> shards(const std::string& id);
+  [[nodiscard]] std::string run_folder(const std::string& job) const;  // takes a real id; need not exist yet
+  // The spec as the worker gets it: "@name" replaced, output set.
+  nlohmann::json worker_spec(const std::string& id);
+
+  // --- telemetry ---
+  HelloAnswer hello(const Hello& hello);
+  // Idempotent by (job, attempt, rank, sequence). Errors: none; what is wrong with a message is a refusal.
+  MessageAnswer on_message(const RankId& from, const Message& message);
+
+  // --- time ---
+  // Looks after launched processes, unblocks, schedules, starts. Every 200 ms or so, and after events if wanted.
+  void tick();
+  // Asks every running attempt to save and end; those jobs become interrupted. Nothing new is started afterwards.
+  void stop_all(const std::string& reason);
+  // No attempt is alive.
+  bool idle();
+
+ private:
+  struct Ended;
+
+  void reconcile();
+  JobRecord find_job(const std::string& id);
+  void save(JobRecord& job, JobEvent event, const std::string& reason);
+  void update_dependencies();
+  void start_jobs();
+  void start(JobRecord job, const std::string& reason);
+  void watch_attempts();
+  void watch_attempt(JobRecord& job);
+  void end_attempt(JobRecord& job, AttemptRecord& attempt, const ProcessEnd& end);
+  void decide_end(JobRecord& job, AttemptRecord& attempt, const JobOutcome& outcome);
+  void request_stop(JobRecord& job, bool cancel, const std::string& reason);
+  void after_job_ended(const JobRecord& job);
+  std::optional<JobOutcome> told_outcome(const JobRecord& job, const AttemptRecord& attempt);
+  LaunchRequest launch_request(const JobRecord& job) const;
+  std::int64_t progress_mark(const JobRecord& job);
+
+  void checkpoint_committed(const JobRecord& job, const CheckpointRecord& checkpoint);
+  void schedule_evaluation(const JobRecord& job, const CheckpointRecord& checkpoint);
+  void trim_evaluations(const JobRecord& parent, std::size_t keep, const std::string& reason);
+  void record_evaluation(const JobRecord& evaluation);
+  void update_pins(const std::string& job);
+  void scan_checkpoints(const JobRecord& job);
+
+  void take_progress(const RankId& from, const nlohmann::json& body);
+  void flush_progress(bool force);
+  void send(const JobRecord& job, MessageType type, nlohmann::json body);
+
+  CoordinatorOptions options_;
+  DataLock lock_;
+  Store store_;
+  std::unique_ptr<Launcher> launcher_;
+  Sender sender_;
+  bool stopping_ = false;
+  // Progress that is not in the database yet: written once a second, so that a flood costs no fsync each.
+  std::map<std::string, nlohmann::json> latest_progress_;
+  std::vector<std::pair<std::string, MetricPoint>> pending_metrics_;
+  double last_flush_ = 0;
+  std::map<std::string, double> told_final_;  // job -> when its final state came, until its processes are gone
+};
+
+}  // namespace onestep
