@@ -273,15 +273,24 @@ void unpin_checkpoint(const std::string& folder) {
 }
 
 std::vector<std::string> remove_old_checkpoints(const std::string& checkpoints_folder, int keep) {
+  // By age: a later attempt's are newer, whatever a bad one of an earlier attempt is called.
+  auto folders = named_folders(checkpoints_folder);
+  std::sort(folders.begin(), folders.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.first.attempt, a.first.iteration) > std::pair(b.first.attempt, b.first.iteration);
+  });
   std::vector<std::string> removed;
-  const std::vector<std::string> complete = list_checkpoints(checkpoints_folder);
-  const std::size_t kept = static_cast<std::size_t>(std::max(keep, 1));
-  for (std::size_t i = 0; i + kept < complete.size(); ++i) {
-    if (file_exists(pin_path(complete[i]))) continue;
-    remove_file_durably(manifest_path(complete[i]));
-    remove_folder(complete[i]);
-    removed.push_back(complete[i]);
+  int complete = 0;
+  for (const auto& [name, folder] : folders) {
+    const bool has_manifest = file_exists(manifest_path(folder));
+    if (has_manifest) ++complete;
+    // Without a manifest it is being written (newer than all complete ones) or was left by a crash.
+    const bool wanted = has_manifest ? complete <= std::max(keep, 1) : complete == 0;
+    if (wanted || file_exists(pin_path(folder))) continue;
+    if (has_manifest) remove_file_durably(manifest_path(folder));
+    remove_folder(folder);
+    removed.push_back(folder);
   }
+  std::reverse(removed.begin(), removed.end());
   return removed;
 }
 

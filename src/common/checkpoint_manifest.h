@@ -69,7 +69,9 @@ std::vector<std::string> list_checkpoints(const std::string& checkpoints_folder)
 // A pinned checkpoint (an evaluation wants it) has a file <checkpoints>/pins/<folder name>; keep_last never removes it.
 void pin_checkpoint(const std::string& folder);
 void unpin_checkpoint(const std::string& folder);
-// Removes all but the newest `keep` complete, unpinned checkpoints: manifest first, then the rest. Returns removed folders.
+// Keeps the newest `keep` complete checkpoints (later attempts are newer) and all pinned ones; removes the others, manifest
+// first, and folders that a crash left without a manifest before the newest complete one. Returns removed folders, oldest
+// first. Call it from the thread that writes checkpoints, between two of them.
 std::vector<std::string> remove_old_checkpoints(const std::string& checkpoints_folder, int keep);
 
 }  // namespace onestep

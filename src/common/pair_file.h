@@ -76,8 +76,9 @@ class PairShardReader {
  private:
   int descriptor_ = -1;
   std::string path_;
-  std::array<std::uint64_t, 4> offsets_{};  // noise, image, label, index
-  std::int64_t rows_ = 0, row_elements_ = 0, first_ = 0;
+  std::uint64_t noise_offset_ = 0, image_offset_ = 0;  // bytes within the file
+  std::int64_t rows_ = 0, row_elements_ = 0;
+  std::vector<std::int64_t> labels_;
 };
 
 }  // namespace onestep
