@@ -1,0 +1,56 @@
+// The port that worker ranks talk to: frames in, acknowledgements and commands out, one connection a rank.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "common/protocol.h"
+#include "coordinator/coordinator.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace onestep {
+
+// What the listener asks of the coordinator; called on the io_context's thread. A refusal is sent as
+// kRefused{code, reason} and ends the connection, and so does an Error that is thrown.
+struct TelemetryHandlers {
+  std::function<HelloAnswer(const Hello&)> hello;
+  std::function<MessageAnswer(const RankId&, const Message&)> message;
+};
+
+struct TelemetryLimits {
+  std::chrono::milliseconds hello_timeout{5'000};
+  std::size_t queued_bytes = 4U << 20;  // unsent bytes a connection may have; more closes it
+  int connections = 4096;
+};
+
+// All methods on the thread that runs the io_context, which outlives the listener.
+class TelemetryListener {
+ public:
+  // Binds a free port of 127.0.0.1 and listens; nothing is accepted before start(). Errors: kUnavailable.
+  TelemetryListener(boost::asio::io_context& io, TelemetryLimits limits, TelemetryHandlers handlers);
+  ~TelemetryListener();
+  TelemetryListener(const TelemetryListener&) = delete;
+  TelemetryListener& operator=(const TelemetryListener&) = delete;
+
+  [[nodiscard]] std::string address() const;  // "127.0.0.1:40123"
+  [[nodiscard]] int num_connections() const;
+  void start();
+  void stop();
+
+  // To that rank of that attempt, or with rank -1 to all its ranks; whoever is not connected misses it.
+  // Returns how many it went to.
+  int send(const RankId& to, const Message& message);
+
+ private:
+  class Implementation;
+  std::shared_ptr<Implementation> implementation_;
+};
+
+}  // namespace onestep
