@@ -42,7 +42,10 @@ class ConfigReader {
   // Takes over what a nested reader found; call after its last getter (it is finished here).
   void absorb(ConfigReader& nested);
 
+  // `key`: a field, or a relative JSON pointer ("dmd/batch"); "" means the object itself.
   void violation(const std::string& key, const std::string& message);
+  // A key that the caller reads by other means.
+  void know(const std::string& key) { known_.insert(key); }
 
   // Records every key nobody asked for, each with the nearest known key as a hint.
   void reject_unknown_keys();

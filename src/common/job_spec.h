@@ -171,6 +171,8 @@ struct JobSpec {
 // The registered kinds, in the order of the variant.
 const std::vector<std::string>& job_kinds();
 bool is_training_kind(const std::string& kind);
+// A letter, then letters, digits, '-' and '_'; at most 64 characters.
+bool is_job_name(const std::string& name);
 
 // Paths resolve against `base` (absolute). All violations at once, pointers prefixed with `pointer`; `where` names the document.
 // Errors: ConfigError.

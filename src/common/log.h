@@ -1,4 +1,5 @@
-// One line a message on standard error: time, level, who, text. JSON lines with ONESTEP_LOG=json.
+// One line a message on standard error: time, level, who, text. JSON lines with ONESTEP_LOG=json;
+// debug lines only with ONESTEP_LOG_LEVEL=debug.
 #pragma once
 
 #include <string>

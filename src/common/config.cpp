@@ -1,0 +1,437 @@
+#include "common/config.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstddef>
+#include <filesystem>
+#include <iterator>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "common/durable_file.h"
+
+namespace onestep {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kMaxShownCharacters = 60;
+constexpr std::size_t kMaxDepth = 64;
+
+// How a value is quoted in a message: its JSON, cut short; not-a-number by name.
+std::string shown(const json& value) {
+  if (value.is_number_float() && !std::isfinite(value.get<double>())) {
+    return std::isnan(value.get<double>()) ? "nan" : "inf";
+  }
+  std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+  if (text.size() > kMaxShownCharacters) text = text.substr(0, kMaxShownCharacters) + "...";
+  return text;
+}
+
+std::string shown(double value) {
+  char buffer[64];
+  const auto result = std::to_chars(buffer, buffer + sizeof(buffer), value);
+  return {buffer, result.ptr};
+}
+
+std::string integer_range(std::int64_t min, std::int64_t max) {
+  if (max == std::numeric_limits<std::int64_t>::max()) return ">= " + std::to_string(min);
+  return "from " + std::to_string(min) + " to " + std::to_string(max);
+}
+
+std::string number_range(double min, double max) {
+  if (max >= std::numeric_limits<double>::max()) return ">= " + shown(min);
+  return "from " + shown(min) + " to " + shown(max);
+}
+
+// True for a JSON integer (2, not 2.0) that lies in [min, max] without wrapping round.
+bool is_integer_within(const json& value, std::int64_t min, std::int64_t max) {
+  if (value.is_number_unsigned()) {
+    const auto number = value.get<std::uint64_t>();
+    return max >= 0 && number <= static_cast<std::uint64_t>(max) &&
+           (min < 0 || number >= static_cast<std::uint64_t>(min));
+  }
+  return value.is_number_integer() && value.get<std::int64_t>() >= min &&
+         value.get<std::int64_t>() <= max;
+}
+
+std::string escaped(const std::string& key) {
+  std::string text;
+  for (const char c : key) text += c == '~' ? "~0" : c == '/' ? "~1" : std::string(1, c);
+  return text;
+}
+
+// Levenshtein's distance, one row at a time.
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row[b.size()];
+}
+
+// The nearest candidate within two edits or a third of the length; "" when none is near.
+template <class Strings>
+std::string nearest(const std::string& word, const Strings& candidates) {
+  const std::size_t limit = std::max<std::size_t>(2, word.size() / 3);
+  std::string best;
+  std::size_t best_distance = limit + 1;
+  for (const std::string& candidate : candidates) {
+    const std::size_t distance = edit_distance(word, candidate);
+    // A word that shares nothing with the candidate is no misspelling of it.
+    if (distance < best_distance && distance < std::max(word.size(), candidate.size())) {
+      best = candidate;
+      best_distance = distance;
+    }
+  }
+  return best;
+}
+
+template <class Strings>
+std::string joined(const Strings& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+// Text of an error may end in a JSON document, which holds no broken UTF-8.
+std::string printable(const std::string& text) {
+  std::string result = text;
+  for (char& c : result) {
+    if (static_cast<unsigned char>(c) >= 0x80 || static_cast<unsigned char>(c) < 0x20) c = '?';
+  }
+  return result;
+}
+
+// A pointer into the text that tells the owner how far the parser has read.
+class TrackedIterator {
+ public:
+  using iterator_category = std::input_iterator_tag;
+  using value_type = char;
+  using difference_type = std::ptrdiff_t;
+  using pointer = const char*;
+  using reference = const char&;
+
+  TrackedIterator(const char* current, const char** furthest)
+      : current_(current), furthest_(furthest) {}
+  reference operator*() const { return *current_; }
+  TrackedIterator& operator++() {
+    *furthest_ = ++current_;
+    return *this;
+  }
+  TrackedIterator operator++(int) {
+    TrackedIterator before = *this;
+    ++*this;
+    return before;
+  }
+  bool operator==(const TrackedIterator& other) const { return current_ == other.current_; }
+  bool operator!=(const TrackedIterator& other) const { return current_ != other.current_; }
+
+ private:
+  const char* current_;
+  const char** furthest_;
+};
+
+// Builds the document, and refuses duplicate keys and deep nesting while the place is still known.
+class DocumentBuilder : public nlohmann::json_sax<json> {
+ public:
+  bool null() override { return value(nullptr); }
+  bool boolean(bool v) override { return value(v); }
+  bool number_integer(number_integer_t v) override { return value(v); }
+  bool number_unsigned(number_unsigned_t v) override { return value(v); }
+  bool number_float(number_float_t v, const string_t&) override { return value(v); }
+  bool string(string_t& v) override { return value(std::move(v)); }
+  bool binary(binary_t&) override { return fail("binary values are not JSON"); }
+  bool start_object(std::size_t) override { return open(json::object()); }
+  bool end_object() override { return close(); }
+  bool start_array(std::size_t) override { return open(json::array()); }
+  bool end_array() override { return close(); }
+  bool key(string_t& v) override {
+    if (stack_.back()->contains(v))
+      return fail("duplicate key '" + v + "'; expected each key once");
+    key_ = v;
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const json::exception& error) override {
+    const std::string text = error.what();
+    const std::size_t bracket = text.find("] ");
+    failure_ = bracket == std::string::npos ? text : text.substr(bracket + 2);
+    syntax_ = true;
+    return false;
+  }
+
+  json document;
+  [[nodiscard]] const std::string& failure() const { return failure_; }
+  // True when the failure's text already says line and column.
+  [[nodiscard]] bool says_place() const {
+    return syntax_ && failure_.find("line ") != std::string::npos;
+  }
+
+ private:
+  json* place(json v) {
+    if (stack_.empty()) {
+      document = std::move(v);
+      return &document;
+    }
+    json& parent = *stack_.back();
+    if (parent.is_array()) {
+      parent.push_back(std::move(v));
+      return &parent.back();
+    }
+    return &(parent[key_] = std::move(v));
+  }
+  bool value(json v) {
+    place(std::move(v));
+    return true;
+  }
+  bool open(json v) {
+    if (stack_.size() == kMaxDepth) {
+      return fail("nested too deeply; expected at most " + std::to_string(kMaxDepth) + " levels");
+    }
+    // Pointers into the document stay valid: a container grows only while it is on top of the
+    // stack.
+    stack_.push_back(place(std::move(v)));
+    return true;
+  }
+  bool close() {
+    stack_.pop_back();
+    return true;
+  }
+  bool fail(std::string message) {
+    failure_ = std::move(message);
+    return false;
+  }
+
+  std::vector<json*> stack_;
+  std::string key_;
+  std::string failure_;
+  bool syntax_ = false;
+};
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts(1);
+  for (const char c : text) {
+    if (c == separator) {
+      parts.emplace_back();
+    } else {
+      parts.back() += c;
+    }
+  }
+  return parts;
+}
+
+}  // namespace
+
+ConfigReader::ConfigReader(const json& object, std::string pointer)
+    : object_(object), pointer_(std::move(pointer)) {
+  if (object_.is_object()) return;
+  violations_.push_back({pointer_, "expected an object, found " + shown(object_)});
+  object_ = json::object();
+}
+
+bool ConfigReader::has(const std::string& key) const { return object_.contains(key); }
+
+const json* ConfigReader::find(const std::string& key) {
+  known_.insert(key);
+  const auto found = object_.find(key);
+  return found == object_.end() ? nullptr : &*found;
+}
+
+void ConfigReader::wrong_type(const std::string& key, const std::string& expected,
+                              const json& found) {
+  violation(key, "expected " + expected + ", found " + shown(found));
+}
+
+void ConfigReader::violation(const std::string& key, const std::string& message) {
+  violations_.push_back({key.empty() ? pointer_ : pointer_ + "/" + key, message});
+}
+
+std::int64_t ConfigReader::integer(const std::string& key, std::int64_t fallback, std::int64_t min,
+                                   std::int64_t max) {
+  const json* value = find(key);
+  if (value == nullptr) return fallback;
+  if (is_integer_within(*value, min, max)) return value->get<std::int64_t>();
+  wrong_type(key, "an integer " + integer_range(min, max), *value);
+  return fallback;
+}
+
+double ConfigReader::number(const std::string& key, double fallback, double min, double max) {
+  const json* value = find(key);
+  if (value == nullptr) return fallback;
+  if (value->is_number()) {
+    const double number = value->get<double>();
+    if (std::isfinite(number) && number >= min && number <= max) return number;
+  }
+  wrong_type(key, "a finite number " + number_range(min, max), *value);
+  return fallback;
+}
+
+bool ConfigReader::boolean(const std::string& key, bool fallback) {
+  const json* value = find(key);
+  if (value == nullptr) return fallback;
+  if (value->is_boolean()) return value->get<bool>();
+  wrong_type(key, "true or false", *value);
+  return fallback;
+}
+
+std::string ConfigReader::text(const std::string& key, const std::string& fallback) {
+  const json* value = find(key);
+  if (value == nullptr) return fallback;
+  if (value->is_string()) return value->get<std::string>();
+  wrong_type(key, "a string", *value);
+  return fallback;
+}
+
+std::string ConfigReader::choice(const std::string& key, const std::string& fallback,
+                                 const std::vector<std::string>& allowed) {
+  const json* value = find(key);
+  if (value == nullptr) return fallback;
+  if (value->is_string()) {
+    const auto& word = value->get_ref<const std::string&>();
+    if (std::find(allowed.begin(), allowed.end(), word) != allowed.end()) return word;
+    const std::string hint = nearest(word, allowed);
+    violation(key, "expected one of " + joined(allowed) + ", found " + shown(*value) +
+                       (hint.empty() ? "" : "; did you mean '" + hint + "'?"));
+    return fallback;
+  }
+  wrong_type(key, "one of " + joined(allowed), *value);
+  return fallback;
+}
+
+std::vector<std::int64_t> ConfigReader::integers(const std::string& key,
+                                                 const std::vector<std::int64_t>& fallback,
+                                                 std::int64_t min, std::int64_t max) {
+  const json* value = find(key);
+  if (value == nullptr) return fallback;
+  const bool good =
+      value->is_array() && std::all_of(value->begin(), value->end(), [&](const json& item) {
+        return is_integer_within(item, min, max);
+      });
+  if (good) return value->get<std::vector<std::int64_t>>();
+  wrong_type(key, "a list of integers " + integer_range(min, max), *value);
+  return fallback;
+}
+
+std::vector<std::string> ConfigReader::texts(const std::string& key,
+                                             const std::vector<std::string>& fallback) {
+  const json* value = find(key);
+  if (value == nullptr) return fallback;
+  const bool good =
+      value->is_array() &&
+      std::all_of(value->begin(), value->end(), [](const json& item) { return item.is_string(); });
+  if (good) return value->get<std::vector<std::string>>();
+  wrong_type(key, "a list of strings", *value);
+  return fallback;
+}
+
+std::string ConfigReader::required_text(const std::string& key) {
+  const json* value = find(key);
+  if (value != nullptr && value->is_string() && !value->get_ref<const std::string&>().empty()) {
+    return value->get<std::string>();
+  }
+  violation(key, "expected a string that is not empty, found " +
+                     (value == nullptr ? "nothing (required)" : shown(*value)));
+  return "";
+}
+
+std::int64_t ConfigReader::required_integer(const std::string& key, std::int64_t min,
+                                            std::int64_t max) {
+  if (find(key) != nullptr) return integer(key, min, min, max);
+  violation(key, "expected an integer " + integer_range(min, max) + ", found nothing (required)");
+  return min;
+}
+
+ConfigReader ConfigReader::object(const std::string& key) {
+  const json* value = find(key);
+  return {value == nullptr ? json::object() : *value, pointer_ + "/" + escaped(key)};
+}
+
+void ConfigReader::absorb(ConfigReader& nested) {
+  nested.reject_unknown_keys();
+  violations_.insert(violations_.end(), nested.violations_.begin(), nested.violations_.end());
+}
+
+void ConfigReader::reject_unknown_keys() {
+  for (const auto& [key, value] : object_.items()) {
+    if (known_.contains(key)) continue;
+    const std::string hint = nearest(key, known_);
+    violation(escaped(key), hint.empty() ? "unknown key; expected one of: " + joined(known_)
+                                         : "unknown key; did you mean '" + hint + "'?");
+  }
+}
+
+void ConfigReader::finish(const std::string& where) {
+  reject_unknown_keys();
+  if (!violations_.empty()) throw ConfigError(where, violations_);
+}
+
+json parse_json(const std::string& text, const std::string& where) {
+  DocumentBuilder builder;
+  const char* furthest = text.data();
+  const TrackedIterator first(text.data(), &furthest);
+  const TrackedIterator last(text.data() + text.size(), &furthest);
+  if (json::sax_parse(first, last, &builder)) return std::move(builder.document);
+  std::string message = where + ": not a valid JSON document; ";
+  if (!builder.says_place()) {
+    const auto line = 1 + std::count(text.data(), furthest, '\n');
+    const char* line_start = furthest;
+    while (line_start != text.data() && line_start[-1] != '\n') --line_start;
+    message +=
+        "line " + std::to_string(line) + ", column " + std::to_string(furthest - line_start) + ": ";
+  }
+  throw Error(ErrorCode::kConfig, message + printable(builder.failure()));
+}
+
+json read_json_file(const std::string& path) { return parse_json(read_file(path), path); }
+
+void apply_override(json& document, const std::string& assignment) {
+  const auto refuse = [&assignment](const std::string& why) {
+    throw Error(ErrorCode::kUsage, "--set " + assignment + ": " + why + "; expected key.key=value");
+  };
+  const std::size_t equals = assignment.find('=');
+  if (equals == std::string::npos) refuse("there is no '='");
+  const std::vector<std::string> parts = split(assignment.substr(0, equals), '.');
+  const std::string text = assignment.substr(equals + 1);
+
+  json* place = &document;
+  for (const std::string& part : parts) {
+    if (part.empty()) refuse("found an empty key");
+    if (place->is_array()) {
+      std::size_t index = 0;
+      const auto end = part.data() + part.size();
+      const auto [stop, error] = std::from_chars(part.data(), end, index);
+      if (error != std::errc() || stop != end || index >= place->size()) {
+        refuse("'" + part + "' is no index of a list of " + std::to_string(place->size()));
+      }
+      place = &(*place)[index];
+      continue;
+    }
+    if (place->is_null()) *place = json::object();
+    if (!place->is_object())
+      refuse("'" + part + "' lies in " + shown(*place) + ", which has no fields");
+    place = &(*place)[part];
+  }
+  try {
+    *place = parse_json(text, "value");
+  } catch (const Error&) {
+    *place = text;  // a bare word is a string
+  }
+}
+
+std::string resolve_path(const std::string& path, const std::string& base) {
+  if (path.empty() || path.front() == '@') return path;
+  std::string result = (std::filesystem::path(base) / path).lexically_normal().string();
+  while (result.size() > 1 && result.back() == '/') result.pop_back();
+  return result;
+}
+
+}  // namespace onestep

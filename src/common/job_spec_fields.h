@@ -1,0 +1,187 @@
+// The fields of every job spec, each listed once with its JSON key and its range; reading, writing
+// and the walk over paths are visitors of these lists. Private to job_spec.cpp.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include "common/job_spec.h"
+
+namespace onestep {
+
+enum class Presence { kOptional, kRequired };
+
+constexpr std::int64_t kMaxCount = std::int64_t{1} << 40;  // images, rows
+constexpr std::int64_t kMaxIterations =
+    (std::int64_t{1} << 32) - 1;  // a step is 32 bits of the random counter
+constexpr std::int64_t kMaxBatch = 1 << 20;
+constexpr double kSmallest = 1e-12;  // for what must be more than 0
+constexpr double kLargest = 1e12;
+
+template <class Visitor>
+void describe(Visitor& v, DatasetSpec& s, Presence presence = Presence::kRequired) {
+  v.path("path", s.path, presence);
+  v.integer("resolution", s.resolution, 0, 4096);
+}
+
+template <class Visitor>
+void describe(Visitor& v, NetworkSpec& s) {
+  v.integer("image_size", s.image_size, 1, 4096);
+  v.integer("image_channels", s.image_channels, 1, 64);
+  v.integer("pixel_unshuffle", s.pixel_unshuffle, 1, 64);
+  v.integer("model_channels", s.model_channels, 4, 4096);
+  v.integers("channel_mult", s.channel_mult, 1, 64);
+  v.integer("channel_mult_emb", s.channel_mult_emb, 1, 64);
+  v.integer("num_blocks", s.num_blocks, 1, 64);
+  v.integers("attention_resolutions", s.attention_resolutions, 1, 4096);
+  v.integer("channels_per_head", s.channels_per_head, 1, 4096);
+  v.integer("label_dim", s.label_dim, 0, 1 << 20);
+  v.choice("noise_frequencies", s.noise_frequencies, {"published", "geometric"});
+  v.number("sigma_data", s.sigma_data, kSmallest, kLargest);
+}
+
+template <class Visitor>
+void describe(Visitor& v, OptimizerSpec& s) {
+  v.number("learning_rate", s.learning_rate, 0.0, 10.0);
+  v.number("beta1", s.beta1, 0.0, 0.999999);
+  v.number("beta2", s.beta2, 0.0, 0.999999);
+  v.number("epsilon", s.epsilon, 1e-30, 1.0);
+  v.number("weight_decay", s.weight_decay, 0.0, 10.0);
+  v.number("clip_norm", s.clip_norm, 0.0, kLargest);
+  v.integer("rampup_iterations", s.rampup_iterations, 0, kMaxIterations);
+  v.choice("schedule", s.schedule, {"constant", "cosine"});
+}
+
+template <class Visitor>
+void describe(Visitor& v, CheckpointSpec& s) {
+  v.integer("every_iterations", s.every_iterations, 0, kMaxIterations);
+  v.integer("keep_last", s.keep_last, 1, 1'000'000);
+}
+
+template <class Visitor>
+void describe(Visitor& v, SamplerSpec& s) {
+  v.choice("kind", s.kind, {"heun", "one_step"});
+  v.integer("steps", s.steps, 2, 100'000);
+  v.number("sigma_min", s.sigma_min, kSmallest, kLargest);
+  v.number("sigma_max", s.sigma_max, kSmallest, kLargest);
+  v.number("rho", s.rho, 1.0, 100.0);
+}
+
+template <class Visitor>
+void describe(Visitor& v, TrainDetectorSpec& s) {
+  v.object("dataset", s.dataset);
+  v.integer("held_out", s.held_out, 1, kMaxCount);
+  v.integer("iterations", s.iterations, 1, kMaxIterations);
+  v.integer("batch", s.batch, 1, kMaxBatch);
+  v.object("optimizer", s.optimizer);
+}
+
+template <class Visitor>
+void describe(Visitor& v, TrainTeacherSpec& s) {
+  v.object("dataset", s.dataset);
+  v.object("network", s.network);
+  v.integer("images", s.images, 1, kMaxCount);
+  v.integer("batch", s.batch, 1, kMaxBatch);
+  v.number("P_mean", s.P_mean, -20.0, 20.0);
+  v.number("P_std", s.P_std, kSmallest, 20.0);
+  v.number("ema_half_life_images", s.ema_half_life_images, kSmallest, kLargest);
+  v.object("optimizer", s.optimizer);
+}
+
+template <class Visitor>
+void describe(Visitor& v, GeneratePairsSpec& s) {
+  v.path("teacher", s.teacher, Presence::kRequired);
+  v.integer("count", s.count, 1, kMaxCount);
+  v.integer("rows_per_shard", s.rows_per_shard, 1, kMaxCount);
+  v.integer("batch", s.batch, 1, kMaxBatch);
+  v.object("sampler", s.sampler);
+}
+
+template <class Visitor>
+void describe(Visitor& v, DistillSpec::Warmup& s) {
+  v.integer("iterations", s.iterations, 0, kMaxIterations);
+  v.integer("pairs", s.pairs, 1, kMaxBatch);
+  v.object("optimizer", s.optimizer);
+}
+
+template <class Visitor>
+void describe(Visitor& v, DistillSpec::FakeWarmup& s) {
+  v.integer("iterations", s.iterations, 0, kMaxIterations);
+}
+
+template <class Visitor>
+void describe(Visitor& v, DistillSpec::Dmd& s) {
+  v.integer("iterations", s.iterations, 0, kMaxIterations);
+  v.integer("batch", s.batch, 1, kMaxBatch);
+  v.integer("pairs", s.pairs, 0, kMaxBatch);
+  v.number("lambda_reg", s.lambda_reg, 0.0, kLargest);
+  v.number("lambda_dm", s.lambda_dm, 0.0, kLargest);
+  v.number("sigma_lo", s.sigma_lo, kSmallest, kLargest);
+  v.number("sigma_hi", s.sigma_hi, kSmallest, kLargest);
+  v.object("generator", s.generator);
+  v.object("fake", s.fake);
+}
+
+template <class Visitor>
+void describe(Visitor& v, DistillSpec::Evaluation& s) {
+  v.path("detector", s.detector);
+  v.object("dataset", s.dataset, Presence::kOptional);
+  v.integer("count", s.count, 2, kMaxCount);
+}
+
+template <class Visitor>
+void describe(Visitor& v, DistillSpec& s) {
+  v.path("teacher", s.teacher, Presence::kRequired);
+  v.path("pairs", s.pairs, Presence::kRequired);
+  v.integer("max_pairs", s.max_pairs, 0, kMaxCount);
+  v.choice("distance", s.distance, {"l2"});
+  v.number("generator_sigma", s.generator_sigma, kSmallest, kLargest);
+  v.number("ema_half_life_images", s.ema_half_life_images, kSmallest, kLargest);
+  v.object("warmup", s.warmup);
+  v.object("fake_warmup", s.fake_warmup);
+  v.object("dmd", s.dmd);
+  v.object("evaluation", s.evaluation);
+}
+
+template <class Visitor>
+void describe(Visitor& v, EvaluateSpec& s) {
+  v.choice("source", s.source, {"model", "real_split_half"});
+  v.path("model", s.model);
+  v.choice("weights", s.weights, {"ema", "raw"});
+  v.object("sampler", s.sampler);
+  v.integer("count", s.count, 2, kMaxCount);
+  v.integer("batch", s.batch, 1, kMaxBatch);
+  v.object("dataset", s.dataset);
+  v.path("detector", s.detector, Presence::kRequired);
+  v.paths("compare", s.compare);
+}
+
+template <class Visitor>
+void describe(Visitor& v, ExportSpec& s) {
+  v.path("model", s.model, Presence::kRequired);
+  v.choice("weights", s.weights, {"ema", "raw"});
+}
+
+template <class Visitor>
+void describe(Visitor& v, SampleSpec& s) {
+  v.path("model", s.model, Presence::kRequired);
+  v.integer("count", s.count, 1, kMaxBatch);
+  v.integer("label", s.label, -1, 1 << 20);
+  v.path("out", s.out, Presence::kRequired);
+}
+
+// The fields that every kind has; name, kind and options are read apart.
+template <class Visitor>
+void describe(Visitor& v, JobSpec& s) {
+  v.integer("ranks", s.ranks, 1, 65536);
+  v.integer("micro_batches", s.micro_batches, 1, 1024);
+  v.integer("seed", s.seed, 0, std::numeric_limits<std::int64_t>::max());
+  v.choice("device", s.device, {"cpu", "cuda"});
+  v.choice("numerics", s.numerics, {"native", "portable"});
+  v.choice("reduction", s.reduction, {"exact", "fast"});
+  v.path("output", s.output);
+  v.integer("report_every", s.report_every, 1, kMaxIterations);
+  v.object("checkpoint", s.checkpoint);
+}
+
+}  // namespace onestep
