@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -46,6 +47,7 @@ class Handle {
     if (id_ >= 0) close_(id_);
   }
   operator hid_t() const { return id_; }  // NOLINT: passed to the C interface everywhere
+  herr_t close_now() { return close_(std::exchange(id_, -1)); }
 
  private:
   hid_t id_;
@@ -196,6 +198,53 @@ void check_rows(const PairSetInfo& info, const Shard& shard, const PairRows& row
   }
 }
 
+// Memory that HDF5's core driver builds a file in, kept when the driver closes the file. (H5Fget_file_image() is no
+// way to it: it clears the superblock's open-for-writing flag and leaves the checksum that covers the flag.)
+class FileMemory {
+ public:
+  FileMemory() = default;
+  FileMemory(const FileMemory&) = delete;
+  FileMemory& operator=(const FileMemory&) = delete;
+  ~FileMemory() { std::free(closed_); }
+
+  // The object must outlive every file opened with these.
+  H5FD_file_image_callbacks_t callbacks() {
+    return {[](size_t size, H5FD_file_image_op_t, void*) { return std::malloc(size); },
+            [](void* to, const void* from, size_t size, H5FD_file_image_op_t, void*) {
+              return std::memcpy(to, from, size);
+            },
+            [](void* memory, size_t size, H5FD_file_image_op_t, void*) { return std::realloc(memory, size); },
+            [](void* memory, H5FD_file_image_op_t operation, void* self) -> herr_t {
+              if (operation == H5FD_FILE_IMAGE_OP_FILE_CLOSE) {
+                std::free(std::exchange(static_cast<FileMemory*>(self)->closed_, memory));
+              } else {
+                std::free(memory);
+              }
+              return 0;
+            },
+            [](void* self) { return self; },
+            [](void*) -> herr_t { return 0; },
+            this};
+  }
+
+  // After H5Fclose: the bytes up to the end of the file that its superblock names.
+  [[nodiscard]] std::span<const std::byte> bytes(std::size_t allocated, const std::string& path) const {
+    constexpr std::size_t kEndAddressAt = 28;  // version 2, 8-byte addresses
+    std::uint64_t end = 0;
+    if (closed_ != nullptr && allocated >= kEndAddressAt + sizeof(end)) {
+      std::memcpy(&end, static_cast<const char*>(closed_) + kEndAddressAt, sizeof(end));
+    }
+    if (end == 0 || end > allocated) {
+      throw Error(ErrorCode::kInternal, path + ": HDF5: expected a file of 1.." + std::to_string(allocated) +
+                                            " bytes in memory, found " + std::to_string(end));
+    }
+    return {static_cast<const std::byte*>(closed_), end};
+  }
+
+ private:
+  void* closed_ = nullptr;
+};
+
 // Writes into an HDF5 file that exists in memory only, and hands out its bytes.
 class ShardImage {
  public:
@@ -238,12 +287,13 @@ class ShardImage {
     call(H5Dwrite(dataset, rule.type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data), "H5Dwrite");
   }
 
-  std::vector<std::byte> bytes() {
+  // Closes the file; the bytes live as long as the object.
+  std::span<const std::byte> finish() {
     call(H5Fflush(file_, H5F_SCOPE_GLOBAL), "H5Fflush");
-    const ssize_t size = check(H5Fget_file_image(file_, nullptr, 0), "H5Fget_file_image", path_, ErrorCode::kInternal);
-    std::vector<std::byte> image(static_cast<std::size_t>(size));
-    check(H5Fget_file_image(file_, image.data(), image.size()), "H5Fget_file_image", path_, ErrorCode::kInternal);
-    return image;
+    const ssize_t allocated =
+        check(H5Fget_file_image(file_, nullptr, 0), "H5Fget_file_image", path_, ErrorCode::kInternal);
+    call(file_.close_now(), "H5Fclose");
+    return memory_.bytes(static_cast<std::size_t>(allocated), path_);
   }
 
  private:
@@ -254,9 +304,13 @@ class ShardImage {
     return open_handle(id, close, name, path_, ErrorCode::kInternal);
   }
 
-  Handle make_access() const {
+  Handle make_access() {
     Handle access = open(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
     call(H5Pset_fapl_core(access, kGrowBytes, false), "H5Pset_fapl_core");
+    auto callbacks = memory_.callbacks();
+    call(H5Pset_file_image_callbacks(access, &callbacks), "H5Pset_file_image_callbacks");
+    // An object left open would keep the file open: an error, not a silent delay.
+    call(H5Pset_fclose_degree(access, H5F_CLOSE_SEMI), "H5Pset_fclose_degree");
     // One version of the format, whatever the library: its headers carry checksums.
     call(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18), "H5Pset_libver_bounds");
     return access;
@@ -278,14 +332,12 @@ class ShardImage {
   }
 
   std::string path_;
+  FileMemory memory_;  // outlives access_ and file_
   Handle access_;
   Handle file_;
 };
 
-std::vector<std::byte> shard_image(const std::string& path, const PairSetInfo& info, const Shard& shard,
-                                   const PairRows& rows) {
-  const QuietHdf5 quiet;
-  ShardImage image(path);
+void fill_shard(ShardImage& image, const PairSetInfo& info, const Shard& shard, const PairRows& rows) {
   for (const auto& [name, rule] : attribute_rules(info, shard)) image.write_attribute(name, rule.value);
   const auto rules = dataset_rules(info, shard.count);
   const std::array<const void*, kNumDatasets> data{rows.noise.data(), rows.image.data(), rows.label.data(),
@@ -302,7 +354,6 @@ std::vector<std::byte> shard_image(const std::string& path, const PairSetInfo& i
     }
   }
   image.write_dataset(kDigestsName, rules.at(kDigestsName), digests.data());
-  return image.bytes();
 }
 
 // --- Reading -----------------------------------------------------------------------------------------------------
@@ -678,7 +729,10 @@ PairShardRecord write_pair_shard(const std::string& folder, const PairSetInfo& i
   const std::string path = folder + "/" + pair_shard_name(shard_index);
   const Shard shard = shard_of(info, shard_index, path);
   check_rows(info, shard, rows, path);
-  const std::vector<std::byte> bytes = shard_image(path, info, shard, rows);
+  const QuietHdf5 quiet;
+  ShardImage image(path);
+  fill_shard(image, info, shard, rows);
+  const std::span<const std::byte> bytes = image.finish();
   DurableFile file(path, path + ".a" + std::to_string(attempt) + ".tmp");
   file.write(bytes.data(), bytes.size());
   file.commit();
