@@ -13,7 +13,7 @@ struct Picture {
 };
 
 struct Panel {
-  std::string caption;  // printable ASCII; any other byte is drawn as a box; cut where it is wider than the panel
+  std::string caption;  // cut where it is wider than the panel; see bitmap_font.h for the letters it knows
   Picture picture;
 };
 

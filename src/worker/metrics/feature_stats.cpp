@@ -1,0 +1,146 @@
+#include "worker/metrics/feature_stats.h"
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+
+#include "common/error.h"
+
+namespace onestep {
+
+FeatureAccumulator::FeatureAccumulator(std::int64_t num_rows, std::int64_t num_features)
+    : num_rows_(num_rows), num_features_(num_features) {
+  if (num_rows < 2 || num_features < 1) {
+    throw Error(ErrorCode::kMismatch, "feature statistics: expected 2 or more rows of 1 or more features, found " +
+                                          std::to_string(num_rows) + " rows of " + std::to_string(num_features));
+  }
+}
+
+void FeatureAccumulator::add(std::int64_t first_row, const torch::Tensor& features) {
+  if (features.dim() != 2 || features.size(1) != num_features_) {
+    throw Error(ErrorCode::kMismatch, "feature statistics: expected [n," + std::to_string(num_features_) +
+                                          "], found " + c10::str(features.sizes()));
+  }
+  const auto values = features.detach().to(torch::kCPU, torch::kFloat64).contiguous();
+  if (!torch::isfinite(values).all().item<bool>()) {
+    throw Error(ErrorCode::kCorrupt, "feature statistics: rows from " + std::to_string(first_row) +
+                                         ": expected finite features, found NaN or infinity");
+  }
+  const std::int64_t end = first_row + values.size(0);
+  if (first_row < 0 || end > num_rows_) {
+    throw Error(ErrorCode::kInternal, "feature statistics: rows " + std::to_string(first_row) + ".." +
+                                          std::to_string(end) + ": expected within 0.." + std::to_string(num_rows_));
+  }
+  for (std::int64_t row = first_row; row < end;) {
+    const std::int64_t block = row / kBlockRows;
+    const std::int64_t stop = std::min(end, (block + 1) * kBlockRows);
+    OpenBlock& open = open_block(block);
+    for (std::int64_t r = row; r < stop; ++r) {
+      auto filled = open.filled[static_cast<std::size_t>(r - block * kBlockRows)];
+      if (filled) {
+        throw Error(ErrorCode::kInternal, "feature statistics: row " + std::to_string(r) + " given twice");
+      }
+      open.filled[static_cast<std::size_t>(r - block * kBlockRows)] = true;
+    }
+    open.rows.narrow(0, row - block * kBlockRows, stop - row).copy_(values.narrow(0, row - first_row, stop - row));
+    open.missing -= stop - row;
+    rows_seen_ += stop - row;
+    close_block_if_full(block);
+    row = stop;
+  }
+}
+
+void FeatureAccumulator::merge(FeatureAccumulator other) {
+  if (other.num_rows_ != num_rows_ || other.num_features_ != num_features_) {
+    throw Error(ErrorCode::kMismatch, "feature statistics: expected another part of " + std::to_string(num_rows_) +
+                                          " rows of " + std::to_string(num_features_) + ", found one of " +
+                                          std::to_string(other.num_rows_) + " rows of " +
+                                          std::to_string(other.num_features_));
+  }
+  for (auto& [block, part] : other.open_) {
+    for (std::size_t i = 0; i < part.filled.size(); ++i) {
+      const auto place = static_cast<std::int64_t>(i);
+      if (part.filled[i]) add(block * kBlockRows + place, part.rows.narrow(0, place, 1));
+    }
+  }
+  for (auto& [node, sums] : other.nodes_) {
+    rows_seen_ += std::min(((node.second + 1) << node.first) * kBlockRows, num_rows_) -
+                  (node.second << node.first) * kBlockRows;
+    insert(node, std::move(sums));
+  }
+}
+
+FeatureStats FeatureAccumulator::finish() const {
+  if (rows_seen_ != num_rows_) {
+    throw Error(ErrorCode::kInternal, "feature statistics: expected " + std::to_string(num_rows_) + " rows, found " +
+                                          std::to_string(rows_seen_));
+  }
+  // What is left are the subtrees of the number of blocks' binary digits, largest first; added from the small end.
+  std::vector<std::pair<std::int64_t, const Sums*>> roots;
+  for (const auto& [node, sums] : nodes_) roots.emplace_back(node.second << node.first, &sums);
+  std::sort(roots.begin(), roots.end());
+  auto first = roots.back().second->first;
+  auto second = roots.back().second->second;
+  for (auto root = std::next(roots.rbegin()); root != roots.rend(); ++root) {
+    first = root->second->first + first;
+    second = root->second->second + second;
+  }
+  FeatureStats stats;
+  stats.count = num_rows_;
+  stats.mean = first / static_cast<double>(num_rows_);
+  stats.covariance = (second - torch::outer(first, stats.mean)) / static_cast<double>(num_rows_ - 1);
+  // x y and y x round alike, but sum * mean does not: make the two triangles equal again.
+  stats.covariance = (stats.covariance + stats.covariance.t()) / 2;
+  return stats;
+}
+
+FeatureAccumulator::OpenBlock& FeatureAccumulator::open_block(std::int64_t block) {
+  const auto [entry, is_new] = open_.try_emplace(block);
+  if (is_new) {
+    if (std::any_of(nodes_.begin(), nodes_.end(),
+                    [block](const auto& node) { return block >> node.first.first == node.first.second; })) {
+      open_.erase(entry);
+      throw Error(ErrorCode::kInternal,
+                  "feature statistics: a row of block " + std::to_string(block) + " given twice");
+    }
+    const std::int64_t rows = std::min(kBlockRows, num_rows_ - block * kBlockRows);
+    entry->second.rows = torch::zeros({rows, num_features_}, torch::kFloat64);
+    entry->second.filled.assign(static_cast<std::size_t>(rows), false);
+    entry->second.missing = rows;
+  }
+  return entry->second;
+}
+
+void FeatureAccumulator::close_block_if_full(std::int64_t block) {
+  const auto entry = open_.find(block);
+  if (entry->second.missing > 0) return;
+  const auto rows = entry->second.rows;
+  open_.erase(entry);
+  insert({0, block}, {rows.sum(0), torch::matmul(rows.t(), rows)});
+}
+
+void FeatureAccumulator::insert(Node node, Sums sums) {
+  const Node sibling{node.first, node.second ^ 1};
+  const auto entry = nodes_.find(sibling);
+  if (entry == nodes_.end()) {
+    if (!nodes_.emplace(node, std::move(sums)).second) {
+      throw Error(ErrorCode::kInternal, "feature statistics: a block given twice");
+    }
+    return;
+  }
+  // Addition of two numbers commutes: which sibling came first does not matter.
+  Sums sum{entry->second.first + sums.first, entry->second.second + sums.second};
+  nodes_.erase(entry);
+  insert({node.first + 1, node.second >> 1}, std::move(sum));
+}
+
+FeatureStats feature_stats(const torch::Tensor& features) {
+  if (features.dim() != 2) {
+    throw Error(ErrorCode::kMismatch, "feature statistics: expected [N,D], found " + c10::str(features.sizes()));
+  }
+  FeatureAccumulator accumulator(features.size(0), features.size(1));
+  accumulator.add(0, features);
+  return accumulator.finish();
+}
+
+}  // namespace onestep
