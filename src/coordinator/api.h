@@ -1,0 +1,56 @@
+// REST under /api/v1, and /healthz and /readyz: from a request to a response, without a socket. docs/rest.md is
+// the reference.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "coordinator/coordinator.h"
+#include "coordinator/http_message.h"
+
+namespace onestep {
+
+class Api {
+ public:
+  explicit Api(Coordinator& coordinator) : coordinator_(coordinator) {}
+
+  // Everything that is wrong with a request is a problem document, never an exception; HEAD is answered as GET.
+  // One thread: the coordinator's.
+  HttpResponse handle(const HttpRequest& request);
+
+  // From now on /readyz answers 503.
+  void set_stopping() { stopping_ = true; }
+
+ private:
+  struct Call;
+  using Handler = HttpResponse (Api::*)(Call& call);
+  struct Route {
+    const char* method;
+    const char* path;  // "{id}" stands for one segment
+    Handler handler;
+  };
+  static const std::vector<Route>& routes();
+  HttpResponse dispatch(const HttpRequest& request);
+
+  HttpResponse submit(Call& call);
+  HttpResponse list_jobs(Call& call);
+  HttpResponse show_job(Call& call);
+  HttpResponse show_spec(Call& call);
+  HttpResponse show_logs(Call& call);
+  HttpResponse show_metrics(Call& call);
+  HttpResponse list_checkpoints(Call& call);
+  HttpResponse list_shards(Call& call);
+  HttpResponse cancel(Call& call);
+  HttpResponse resume(Call& call);
+  HttpResponse checkpoint_now(Call& call);
+  HttpResponse show_pipeline(Call& call);
+  HttpResponse health(Call& call);
+  HttpResponse ready(Call& call);
+
+  Coordinator& coordinator_;
+  bool stopping_ = false;
+};
+
+}  // namespace onestep

@@ -1,0 +1,75 @@
+#include "coordinator/job_view.h"
+
+namespace onestep {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json time_or_null(double time) { return time > 0 ? Json(time) : Json(nullptr); }
+
+Json result_of(const nlohmann::json& outcome) {
+  const auto result = outcome.is_object() ? outcome.find("result") : outcome.end();
+  return outcome.is_object() && result != outcome.end() ? Json(*result) : Json(nullptr);
+}
+
+}  // namespace
+
+Json job_summary(const JobRecord& job) {
+  return {{"id", job.id},
+          {"name", job.name},
+          {"kind", job.kind},
+          {"state", to_string(job.state)},
+          {"reason", job.reason},
+          {"attempts", job.attempts},
+          {"digest", job.digest},
+          {"pipeline", job.pipeline},
+          {"parent", job.parent},
+          {"progress", job.progress},
+          {"result", result_of(job.outcome)},
+          {"ranks", job.ranks},
+          {"created", time_or_null(job.created)},
+          {"started", time_or_null(job.started)},
+          {"ended", time_or_null(job.ended)}};
+}
+
+Json job_details(const JobRecord& job, const std::vector<AttemptRecord>& attempts, const std::string& run_folder) {
+  Json details = job_summary(job);
+  details["attempts"] = Json::array();
+  for (const AttemptRecord& attempt : attempts) {
+    details["attempts"].push_back({{"number", attempt.number},
+                                   {"state", attempt.state},
+                                   {"started", time_or_null(attempt.started)},
+                                   {"ended", time_or_null(attempt.ended)},
+                                   {"reason", attempt.reason}});
+  }
+  details["failures"] = job.failures;
+  details["after"] = job.after;
+  details["run_folder"] = run_folder;
+  details["outcome"] = job.outcome;
+  details["spec"] = job.spec;
+  return details;
+}
+
+Json checkpoint_view(const CheckpointRecord& checkpoint) {
+  return {{"iteration", checkpoint.iteration},
+          {"images", checkpoint.images},
+          {"attempt", checkpoint.attempt},
+          {"folder", checkpoint.folder},
+          {"digest", checkpoint.digest},
+          {"bytes", checkpoint.bytes},
+          {"committed", time_or_null(checkpoint.committed)},
+          {"frechet", checkpoint.frechet ? Json(*checkpoint.frechet) : Json(nullptr)},
+          {"best", checkpoint.best}};
+}
+
+Json lease_view(const LeaseRecord& lease) {
+  return {{"index", lease.shard}, {"first", lease.first},     {"count", lease.count},  {"state", lease.state},
+          {"rank", lease.rank},   {"attempt", lease.attempt}, {"sha256", lease.sha256}};
+}
+
+Json metric_view(const MetricPoint& point) {
+  return {{"stage", point.stage},     {"iteration", point.iteration}, {"images", point.images},
+          {"attempt", point.attempt}, {"value", point.value}};
+}
+
+}  // namespace onestep

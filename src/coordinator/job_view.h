@@ -1,0 +1,22 @@
+// What REST shows of the coordinator's records.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <vector>
+
+#include "coordinator/store.h"
+
+namespace onestep {
+
+// {id, name, kind, state, reason, attempts, digest, pipeline, parent, progress, result, ranks, created, started, ended}.
+nlohmann::ordered_json job_summary(const JobRecord& job);
+// The summary with `attempts` as a list, and {after, failures, spec, outcome, run_folder}.
+nlohmann::ordered_json job_details(const JobRecord& job, const std::vector<AttemptRecord>& attempts,
+                                   const std::string& run_folder);
+nlohmann::ordered_json checkpoint_view(const CheckpointRecord& checkpoint);
+nlohmann::ordered_json lease_view(const LeaseRecord& lease);
+// What identifies a point's key is left out: it stands once above all its points.
+nlohmann::ordered_json metric_view(const MetricPoint& point);
+
+}  // namespace onestep
