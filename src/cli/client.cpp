@@ -1,0 +1,209 @@
+#include "cli/client.h"
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+
+#include <algorithm>
+#include <cctype>
+#include <exception>
+#include <utility>
+
+#include "common/build_info.h"
+#include "common/error.h"
+
+namespace onestep {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using asio::use_awaitable;
+
+constexpr std::uint64_t kMaxAnswerBytes = 64 << 20;
+
+bool all_digits(const std::string& text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); });
+}
+
+std::string host_header(const ServerUrl& url) {
+  const bool v6 = url.host.find(':') != std::string::npos;
+  return (v6 ? "[" + url.host + "]" : url.host) + ":" + url.port;
+}
+
+// One request on a connection of its own; the response is moved into `result`, which outlives the coroutine.
+asio::awaitable<void> exchange(const ServerUrl& url, std::chrono::milliseconds timeout,
+                               http::request<http::string_body>& request, ClientResponse& result) {
+  const auto executor = co_await asio::this_coro::executor;
+  asio::ip::tcp::resolver resolver(executor);
+  const auto addresses = co_await resolver.async_resolve(url.host, url.port, use_awaitable);
+  beast::tcp_stream stream(executor);
+  stream.expires_after(timeout);
+  co_await stream.async_connect(addresses, use_awaitable);
+  co_await http::async_write(stream, request, use_awaitable);
+  beast::flat_buffer buffer;
+  http::response_parser<http::string_body> parser;
+  parser.body_limit(kMaxAnswerBytes);
+  if (request.method() == http::verb::head) parser.skip(true);
+  co_await http::async_read(stream, buffer, parser, use_awaitable);
+  http::response<http::string_body> response = parser.release();
+  result.status = static_cast<int>(response.result_int());
+  for (const auto& field : response) {
+    std::string name(field.name_string());
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+    result.headers[name] = std::string(field.value());
+  }
+  result.body = std::move(response.body());
+  beast::error_code ignored;
+  stream.socket().shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
+}
+
+nlohmann::json parse_answer(const ClientResponse& response, const std::string& where) {
+  nlohmann::json json = nlohmann::json::parse(response.body, nullptr, false);
+  if (json.is_discarded()) {
+    throw Error(ErrorCode::kUnavailable, where + " answered " + std::to_string(response.status) +
+                                             " with something that is no JSON; is it a Onestep coordinator?");
+  }
+  return json;
+}
+
+// The code in "urn:onestep:problem:not_found" where there is a known one, else what fits the status.
+ErrorCode problem_code(const nlohmann::json& document, int status) {
+  const std::string prefix = "urn:onestep:problem:";
+  const std::string type = document.value("type", "");
+  if (type.starts_with(prefix)) {
+    const std::string name = type.substr(prefix.size());
+    const ErrorCode code = error_code_from_string(name);
+    if (to_string(code) == name) return code;
+  }
+  switch (status) {
+    case 404: return ErrorCode::kNotFound;
+    case 409: return ErrorCode::kConflict;
+    case 422: return ErrorCode::kConfig;
+    case 503: return ErrorCode::kUnavailable;
+    case 507: return ErrorCode::kIo;
+    default: return status >= 500 ? ErrorCode::kInternal : ErrorCode::kUsage;
+  }
+}
+
+}  // namespace
+
+ServerUrl parse_server_url(const std::string& text) {
+  const auto wrong = [&](const std::string& why) {
+    return Error(ErrorCode::kUsage, "--url '" + text + "': " + why + "; expected http://HOST:PORT");
+  };
+  std::string rest = text;
+  if (const std::size_t scheme = rest.find("://"); scheme != std::string::npos) {
+    if (rest.substr(0, scheme) != "http") throw wrong("the scheme is '" + rest.substr(0, scheme) + "'");
+    rest = rest.substr(scheme + 3);
+  }
+  if (!rest.empty() && rest.back() == '/') rest.pop_back();
+  if (rest.find_first_of("/?#@ ") != std::string::npos) throw wrong("more than a host and a port");
+  ServerUrl url{rest, "80"};
+  const std::size_t bracket = rest.starts_with('[') ? rest.find(']') : std::string::npos;
+  const std::size_t colon = rest.rfind(':');
+  if (bracket != std::string::npos) {
+    url.host = rest.substr(1, bracket - 1);
+    if (bracket + 1 < rest.size()) {
+      if (rest[bracket + 1] != ':') throw wrong("something other than a port after ']'");
+      url.port = rest.substr(bracket + 2);
+    }
+  } else if (colon != std::string::npos) {
+    if (rest.find(':') != colon) throw wrong("an IPv6 address stands in brackets");
+    url.host = rest.substr(0, colon);
+    url.port = rest.substr(colon + 1);
+  }
+  if (url.host.empty()) throw wrong("the host is empty");
+  if (!all_digits(url.port) || url.port.size() > 5 || std::stoi(url.port) < 1 || std::stoi(url.port) > 65535) {
+    throw wrong("the port is '" + url.port + "', not 1 to 65535");
+  }
+  return url;
+}
+
+std::string to_string(const ServerUrl& url) { return "http://" + host_header(url); }
+
+Client::Client(ServerUrl url, std::chrono::milliseconds timeout) : url_(std::move(url)), timeout_(timeout) {}
+
+ClientResponse Client::request(const std::string& method, const std::string& target,
+                               const std::string& body) const {
+  http::request<http::string_body> request(http::string_to_verb(method), target, 11);
+  request.set(http::field::host, host_header(url_));
+  request.set(http::field::user_agent, std::string("onestep/") + build_version());
+  request.set(http::field::accept, "application/json, text/plain, application/problem+json");
+  request.set(http::field::connection, "close");
+  if (!body.empty()) request.set(http::field::content_type, "application/json");
+  request.body() = body;
+  request.prepare_payload();
+
+  ClientResponse response;
+  std::exception_ptr failure;
+  asio::io_context io;
+  asio::co_spawn(io, exchange(url_, timeout_, request, response),
+                 [&](std::exception_ptr error) { failure = error; });
+  io.run();
+  if (failure) {
+    try {
+      std::rethrow_exception(failure);
+    } catch (const boost::system::system_error& error) {
+      const bool refused = error.code() == asio::error::connection_refused;
+      throw Error(ErrorCode::kUnavailable,
+                  to_string(url_) + ": " + error.code().message() +
+                      (refused ? "; is the coordinator running? Start one with 'onestep up', or name it with --url"
+                               : ""));
+    }
+  }
+  if (response.status >= 400) throw_problem(response, to_string(url_));
+  return response;
+}
+
+nlohmann::json Client::get(const std::string& target) const {
+  return parse_answer(request("GET", target), to_string(url_));
+}
+
+nlohmann::json Client::post(const std::string& target, const nlohmann::json& body) const {
+  return parse_answer(request("POST", target, body.dump()), to_string(url_));
+}
+
+nlohmann::json Client::post(const std::string& target) const {
+  return parse_answer(request("POST", target), to_string(url_));
+}
+
+std::string percent_encode(const std::string& text) {
+  static constexpr char kHex[] = "0123456789ABCDEF";
+  std::string encoded;
+  for (const unsigned char c : text) {
+    if (std::isalnum(c) || c == '-' || c == '_' || c == '.' || c == '~') {
+      encoded += static_cast<char>(c);
+    } else {
+      encoded += {'%', kHex[c >> 4], kHex[c & 15]};
+    }
+  }
+  return encoded;
+}
+
+void throw_problem(const ClientResponse& response, const std::string& where) {
+  const nlohmann::json document = nlohmann::json::parse(response.body, nullptr, false);
+  if (!document.is_object() || !document.contains("detail")) {
+    throw Error(ErrorCode::kUnavailable, where + " answered status " + std::to_string(response.status) +
+                                             " without a problem document; is it a Onestep coordinator?");
+  }
+  const std::string detail = document["detail"].is_string() ? document["detail"].get<std::string>()
+                                                            : document["detail"].dump();
+  const ErrorCode code = problem_code(document, response.status);
+  std::vector<Violation> violations;
+  if (document.contains("errors") && document["errors"].is_array()) {
+    for (const nlohmann::json& error : document["errors"]) {
+      if (!error.is_object()) continue;
+      violations.push_back({error.value("pointer", ""), error.value("detail", "")});
+    }
+  }
+  if (code == ErrorCode::kConfig && !violations.empty()) throw ConfigError("refused by the coordinator", violations);
+  throw Error(code, detail);
+}
+
+}  // namespace onestep

@@ -1,0 +1,54 @@
+// The REST client: one request, one answer, errors as onestep::Error. The only file of the CLI with Beast.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <chrono>
+#include <map>
+#include <string>
+
+namespace onestep {
+
+struct ServerUrl {
+  std::string host;  // "127.0.0.1", "::1", "localhost"
+  std::string port;  // "8080"
+};
+
+// "http://HOST[:PORT][/]" or "HOST:PORT"; without a port, 80. Errors: kUsage.
+ServerUrl parse_server_url(const std::string& text);
+// "http://127.0.0.1:8080".
+std::string to_string(const ServerUrl& url);
+
+struct ClientResponse {
+  int status = 0;
+  std::map<std::string, std::string> headers;  // names in lower case
+  std::string body;
+};
+
+// One connection a request; blocks; one thread.
+class Client {
+ public:
+  explicit Client(ServerUrl url, std::chrono::milliseconds timeout = std::chrono::seconds(30));
+
+  // Any answer below 400, as it came. Errors: kUnavailable when nobody answers in time or what answers is no coordinator;
+  // else what the problem document says (a ConfigError with every violation for 422).
+  ClientResponse request(const std::string& method, const std::string& target, const std::string& body = "") const;
+  // The same with JSON on both sides. Errors: also kUnavailable for an answer that is no JSON.
+  nlohmann::json get(const std::string& target) const;
+  nlohmann::json post(const std::string& target, const nlohmann::json& body) const;
+  nlohmann::json post(const std::string& target) const;
+
+  [[nodiscard]] const ServerUrl& url() const { return url_; }
+
+ private:
+  ServerUrl url_;
+  std::chrono::milliseconds timeout_;
+};
+
+// "a b/c" -> "a%20b%2Fc": one part of a path or a query value.
+std::string percent_encode(const std::string& text);
+
+// Throws what a response of 400 or above says; `where` names the server in messages about foreign answers.
+[[noreturn]] void throw_problem(const ClientResponse& response, const std::string& where);
+
+}  // namespace onestep

@@ -1,0 +1,153 @@
+#include "cli/job_commands.h"
+
+#include <chrono>
+#include <iostream>
+#include <thread>
+#include <vector>
+
+#include "cli/progress_view.h"
+#include "cli/text.h"
+#include "common/error.h"
+
+namespace onestep {
+namespace {
+
+using nlohmann::json;
+
+std::string text_at(const json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || found->is_null()) return "";
+  return found->is_string() ? found->get<std::string>() : found->dump();
+}
+
+std::string attempts_text(const json& job) {
+  const auto attempts = job.find("attempts");
+  if (attempts == job.end()) return "";
+  return attempts->is_array() ? std::to_string(attempts->size()) : attempts->dump();
+}
+
+// Sends a command about a job; prints the new state and its reason, or the whole answer.
+void command_job(const Client& client, const std::string& job, const std::string& verb, const std::string& done,
+                 bool as_json) {
+  const json answer = client.post(job_target(job, "/" + verb));
+  if (as_json) {
+    std::cout << answer.dump() << "\n";
+    return;
+  }
+  const std::string state = text_at(answer, "state");
+  const std::string reason = text_at(answer, "reason");
+  std::cout << job << ": " << done << (state.empty() ? "" : "; now " + state)
+            << (reason.empty() ? "" : " (" + reason + ")") << "\n";
+}
+
+void print_fields(const json& object, const std::vector<const char*>& keys) {
+  std::vector<std::vector<std::string>> rows;
+  for (const char* key : keys) {
+    if (const std::string value = text_at(object, key); !value.empty()) rows.push_back({key, value});
+  }
+  std::cout << table(rows, 2);
+}
+
+}  // namespace
+
+std::string job_target(const std::string& job, const std::string& rest) {
+  return "/api/v1/jobs/" + percent_encode(job) + rest;
+}
+
+bool has_ended(const std::string& state) {
+  return state == "succeeded" || state == "failed" || state == "cancelled" || state == "interrupted" ||
+         state == "blocked";
+}
+
+void list_jobs(const Client& client, const std::string& state, const std::string& pipeline, bool as_json) {
+  json items = json::array();
+  std::string token;
+  do {
+    std::string target = "/api/v1/jobs?limit=200";
+    if (!state.empty()) target += "&state=" + percent_encode(state);
+    if (!pipeline.empty()) target += "&pipeline=" + percent_encode(pipeline);
+    if (!token.empty()) target += "&page_token=" + percent_encode(token);
+    const json page = client.get(target);
+    for (const json& item : page.at("items")) items.push_back(item);
+    token = text_at(page, "next_page_token");
+  } while (!token.empty());
+  if (as_json) {
+    std::cout << json{{"items", items}}.dump() << "\n";
+    return;
+  }
+  if (items.empty()) {
+    std::cout << "no jobs\n";
+    return;
+  }
+  std::vector<std::vector<std::string>> rows = {{"JOB", "KIND", "PIPELINE", "STATE", "ATTEMPTS", "DIGEST", "REASON"}};
+  for (const json& job : items) {
+    rows.push_back({text_at(job, "id"), text_at(job, "kind"), text_at(job, "pipeline"), text_at(job, "state"),
+                    attempts_text(job), text_at(job, "digest").substr(0, 12), text_at(job, "reason")});
+  }
+  std::cout << table(rows, rows[0].size());
+}
+
+void show_job(const Client& client, const std::string& job, bool as_json) {
+  const json answer = client.get(job_target(job));
+  if (as_json) {
+    std::cout << answer.dump() << "\n";
+    return;
+  }
+  print_fields(answer, {"id", "name", "kind", "pipeline", "parent", "after", "state", "reason", "digest", "run_folder"});
+  if (answer.contains("progress") && answer["progress"].is_object() && answer.value("state", "") == "running") {
+    std::cout << job_line(answer, 0, 160) << "\n";
+  }
+  if (answer.contains("attempts") && answer["attempts"].is_array()) {
+    for (const json& attempt : answer["attempts"]) {
+      const std::string reason = text_at(attempt, "reason");
+      std::cout << "attempt " << text_at(attempt, "number") << ": " << text_at(attempt, "state")
+                << (reason.empty() ? "" : ": " + reason) << "\n";
+    }
+  }
+  if (answer.contains("result") && answer["result"].is_object() && !answer["result"].empty()) {
+    std::cout << "result " << answer["result"].dump(2) << "\n";
+  }
+}
+
+void cancel_job(const Client& client, const std::string& job, bool as_json) {
+  command_job(client, job, "cancel", "cancelling", as_json);
+}
+
+void resume_job(const Client& client, const std::string& job, bool as_json) {
+  command_job(client, job, "resume", "resumed", as_json);
+}
+
+void checkpoint_job(const Client& client, const std::string& job, bool as_json) {
+  command_job(client, job, "checkpoints", "asked for a checkpoint", as_json);
+}
+
+void print_logs(const Client& client, const LogsOptions& options) {
+  std::string offset = "0";
+  while (true) {
+    // The state is read before the text, so that nothing written before the end is missed.
+    const bool ended = options.follow && has_ended(text_at(client.get(job_target(options.job)), "state"));
+    bool more = true;
+    while (more) {
+      std::string target = "/logs?rank=" + percent_encode(options.rank) + "&offset=" + offset + "&limit=65536";
+      if (options.attempt) target += "&attempt=" + std::to_string(*options.attempt);
+      const ClientResponse answer = client.request("GET", job_target(options.job, target));
+      const auto next = answer.headers.find("x-next-offset");
+      if (next == answer.headers.end()) {
+        throw Error(ErrorCode::kUnavailable, to_string(client.url()) + ": logs without X-Next-Offset");
+      }
+      more = next->second != offset && !answer.body.empty();
+      offset = next->second;
+      if (answer.body.empty()) break;
+      if (options.json) {
+        const json line = {{"job", options.job}, {"rank", options.rank}, {"text", answer.body}};
+        std::cout << line.dump(-1, ' ', false, json::error_handler_t::replace) << std::endl;
+      } else {
+        std::cout << answer.body << std::flush;
+      }
+    }
+    if (!options.follow || ended) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  }
+}
+
+}  // namespace onestep

@@ -1,0 +1,263 @@
+// onestep: the command line. Parses it, runs one command, turns errors into exit codes.
+#include <CLI/CLI.hpp>
+
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <optional>
+#include <string>
+
+#include "cli/client.h"
+#include "cli/job_commands.h"
+#include "cli/local_program.h"
+#include "cli/report.h"
+#include "cli/sample.h"
+#include "cli/submit.h"
+#include "cli/verify.h"
+#include "common/build_info.h"
+#include "common/error.h"
+
+namespace onestep {
+namespace {
+
+constexpr const char* kExitCodes =
+    "Exit codes: 0 done; 1 a bug; 2 wrong command line; 3 wrong configuration; 4 a file or job is\n"
+    "missing, damaged or does not fit; 5 the operating system refused (full disk, permission);\n"
+    "6 nobody answers, or a port is in use; 7 a followed job did not succeed; 8 not possible in\n"
+    "this state; 9 stopped on request, can be resumed.\n\n"
+    "Examples:\n"
+    "  onestep up\n"
+    "  onestep submit configs/digits/pipeline.json --follow\n"
+    "  onestep sample --model exports/digits --count 64 --out grid.png\n";
+constexpr const char* kDefaultUrl = "http://127.0.0.1:8080";
+
+// What every command shares: where its options land, and what to run when it was the one chosen.
+struct CommandLine {
+  CLI::App app{"Onestep: turns a diffusion model into a one-step generator", "onestep"};
+  std::string url;   // before or after the subcommand; "": ONESTEP_URL or the default
+  bool json = false;
+  std::function<int()> run;
+
+  CommandLine() {
+    app.require_subcommand(1);
+    app.footer(kExitCodes);
+    add_url(app);
+  }
+
+  void add_url(CLI::App& to) {
+    to.add_option("--url", url, "The coordinator; also ONESTEP_URL (default http://127.0.0.1:8080)");
+  }
+
+  CLI::App* add(const std::string& name, const std::string& what, const std::string& examples) {
+    CLI::App* command = app.add_subcommand(name, what);
+    command->footer("Examples:\n" + examples);
+    return command;
+  }
+
+  // A command that talks to a coordinator.
+  CLI::App* add_remote(const std::string& name, const std::string& what, const std::string& examples,
+                       std::function<int(const Client&)> action) {
+    CLI::App* command = add(name, what, examples);
+    add_url(*command);
+    add_json(*command);
+    command->callback([this, action = std::move(action)] { run = [this, action] { return action(client()); }; });
+    return command;
+  }
+
+  CLI::App* add_local(const std::string& name, const std::string& what, const std::string& examples,
+                      std::function<int()> action) {
+    CLI::App* command = add(name, what, examples);
+    command->callback([this, name, action = std::move(action)] {
+      if (!url.empty()) throw Error(ErrorCode::kUsage, "'" + name + "' talks to no coordinator: leave --url out");
+      run = action;
+    });
+    return command;
+  }
+
+  void add_json(CLI::App& to) { to.add_flag("--json", json, "Print JSON"); }
+
+  [[nodiscard]] Client client() const {
+    const char* environment = std::getenv("ONESTEP_URL");
+    return Client(parse_server_url(!url.empty() ? url : environment && *environment ? environment : kDefaultUrl));
+  }
+};
+
+struct UpOptions {
+  std::string data = "onestep-data";
+  std::string listen = "127.0.0.1:8080";
+  int slots = 0;
+  bool stop_workers = false;
+};
+
+int start_coordinator(const UpOptions& options) {
+  std::vector<std::string> arguments = {sibling_program("onestep-coordinator"),
+                                        "--data", std::filesystem::absolute(options.data).lexically_normal().string(),
+                                        "--listen", options.listen};
+  if (options.slots > 0) arguments.insert(arguments.end(), {"--slots", std::to_string(options.slots)});
+  if (options.stop_workers) arguments.push_back("--stop-workers");
+  become_program(arguments);
+}
+
+// Where the options of all subcommands land.
+struct Options {
+  UpOptions up;
+  SubmitOptions submit;
+  LogsOptions logs;
+  SampleOptions sample;
+  std::string job, pipeline, state, out, path;
+  bool resume = false;
+};
+
+void add_service_commands(CommandLine& line, Options& options) {
+  CLI::App* up = line.add_local("up", "Start a coordinator here; it runs until it is interrupted",
+                                "  onestep up\n  onestep up --data /var/lib/onestep --listen 127.0.0.1:9000\n",
+                                [&] { return start_coordinator(options.up); });
+  up->add_option("--data", options.up.data, "Folder for jobs and the database (default ./onestep-data)");
+  up->add_option("--listen", options.up.listen, "HOST:PORT, loopback only; port 0 takes a free one (default 127.0.0.1:8080)");
+  up->add_option("--slots", options.up.slots, "Ranks that may run at a time (default: the processors)")->check(CLI::Range(1, 4096));
+  up->add_flag("--stop-workers", options.up.stop_workers, "When stopped, stop running jobs too, after a checkpoint");
+
+  CLI::App* submit = line.add_remote(
+      "submit", "Submit a pipeline or job file",
+      "  onestep submit configs/digits/pipeline.json --follow\n"
+      "  onestep submit configs/digits/smoke/pipeline.json --set distill.ranks=2 --follow --json\n",
+      [&](const Client& client) {
+        options.submit.json = line.json;
+        return submit_pipeline(client, options.submit);
+      });
+  submit->add_option("file", options.submit.file, "Pipeline or job spec (JSON)")->required();
+  submit->add_option("--set", options.submit.overrides, "JOB.KEY=VALUE: change one value; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  submit->add_flag("--follow", options.submit.follow, "Show progress until the end; exit 7 if a job does not succeed");
+
+  CLI::App* follow = line.add_remote(
+      "follow", "Show the progress of a pipeline that was submitted earlier", "  onestep follow digits-1\n",
+      [&](const Client& client) { return follow_submitted(client, options.pipeline, options.resume, line.json); });
+  follow->add_option("pipeline", options.pipeline, "Id of the pipeline")->required();
+  follow->add_flag("--resume", options.resume, "First resume its jobs that failed or were stopped");
+}
+
+void add_job_commands(CommandLine& line, Options& options) {
+  CLI::App* jobs = line.add_remote(
+      "jobs", "List jobs", "  onestep jobs\n  onestep jobs --state running --json\n", [&](const Client& client) {
+        list_jobs(client, options.state, options.pipeline, line.json);
+        return 0;
+      });
+  jobs->add_option("--state", options.state, "Only those in this state");
+  jobs->add_option("--pipeline", options.pipeline, "Only those of this pipeline");
+
+  const auto add = [&](const char* name, const char* what, void (*action)(const Client&, const std::string&, bool)) {
+    CLI::App* command = line.add_remote(name, what, std::string("  onestep ") + name + " distill-4\n  onestep " + name +
+                                                        " distill --json      (the newest job of that name)\n",
+                                        [&line, &options, action](const Client& client) {
+                                          action(client, options.job, line.json);
+                                          return 0;
+                                        });
+    command->add_option("job", options.job, "Id or name of the job")->required();
+  };
+  add("show", "Show one job: state, attempts, progress, result", show_job);
+  add("cancel", "Stop a job after a checkpoint", cancel_job);
+  add("resume", "Go on with a job that failed or was stopped", resume_job);
+  add("checkpoint", "Save a checkpoint of a running job now", checkpoint_job);
+
+  CLI::App* logs = line.add_remote("logs", "Print what a rank of a job logged",
+                                   "  onestep logs distill-4\n  onestep logs distill-4 --rank 1 --follow\n"
+                                   "  onestep logs distill-4 --rank mpirun --attempt 2\n",
+                                   [&](const Client& client) {
+                                     options.logs.json = line.json;
+                                     print_logs(client, options.logs);
+                                     return 0;
+                                   });
+  logs->add_option("job", options.logs.job, "Id or name of the job")->required();
+  logs->add_option("--rank", options.logs.rank, "Rank, or mpirun (default 0)");
+  logs->add_option("--attempt", options.logs.attempt, "Attempt (default: the newest)");
+  logs->add_flag("--follow", options.logs.follow, "Until the job ends");
+}
+
+void add_result_commands(CommandLine& line, Options& options) {
+  CLI::App* export_command = line.add_remote(
+      "export", "Write the network that a job made as an inference folder",
+      "  onestep export distill-4 --out exports/digits\n",
+      [&](const Client& client) { return export_model(client, options.job, options.out, line.json); });
+  export_command->add_option("job", options.job, "Id or name of a distill or train_teacher job")->required();
+  export_command->add_option("--out", options.out, "New or empty folder")->required();
+
+  CLI::App* report = line.add_remote(
+      "report", "Write report.json and grid.png of a finished digits pipeline and print its table",
+      "  onestep report digits-1 --out demo-out\n  onestep report --out demo-out      (again, without a coordinator)\n",
+      [&](const Client& client) {
+        if (options.pipeline.empty()) {
+          show_saved_report(options.out, line.json);
+        } else {
+          write_report(client, options.pipeline, options.out, line.json);
+        }
+        return 0;
+      });
+  report->add_option("pipeline", options.pipeline, "Id of the pipeline; without it, the report already in --out is shown");
+  report->add_option("--out", options.out, "Folder for report.json and grid.png")->required();
+
+  CLI::App* sample = line.add_local(
+      "sample", "Draw images from an exported model; needs no coordinator",
+      "  onestep sample --model exports/digits --count 64 --out grid.png\n"
+      "  onestep sample --model exports/digits --count 16 --seed 7 --class 3 --out threes.png\n",
+      [&] {
+        options.sample.json = line.json;
+        return draw_samples(options.sample);
+      });
+  sample->add_option("--model", options.sample.model, "Export or run folder")->required();
+  sample->add_option("--count", options.sample.count, "Images (default 16)")->check(CLI::Range(1, 1000000));
+  sample->add_option("--seed", options.sample.seed, "Equal seeds give equal images (default 0)");
+  sample->add_option("--class", options.sample.label, "Only this class (default: each in turn)");
+  sample->add_option("--out", options.sample.out, "PNG file to write")->required();
+  line.add_json(*sample);
+
+  CLI::App* verify = line.add_local(
+      "verify", "Say what a file or folder is and whether every byte of it is right",
+      "  onestep verify onestep-data/jobs/distill-4\n  onestep verify exports/digits\n  onestep verify model.safetensors\n",
+      [&] { return print_verification(options.path, line.json); });
+  verify->add_option("path", options.path, "Run, checkpoint, pair set or export folder; .safetensors or .h5 file")->required();
+  line.add_json(*verify);
+
+  CLI::App* version = line.add_local("version", "Print version and commit", "  onestep version --json\n", [&] {
+    if (line.json) {
+      std::cout << nlohmann::json{{"version", build_version()}, {"commit", build_commit()}}.dump() << "\n";
+    } else {
+      std::cout << "onestep " << build_version() << " (" << build_commit() << ")\n";
+    }
+    return 0;
+  });
+  line.add_json(*version);
+}
+
+int run_command_line(int argc, char** argv) {
+  CommandLine line;
+  Options options;
+  add_service_commands(line, options);
+  add_job_commands(line, options);
+  add_result_commands(line, options);
+  try {
+    line.app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return line.app.exit(error);  // --help
+    std::cerr << "onestep: " << error.what() << "; see 'onestep --help'\n";
+    return exit_status(ErrorCode::kUsage);
+  }
+  return line.run();
+}
+
+}  // namespace
+}  // namespace onestep
+
+int main(int argc, char** argv) {
+  try {
+    return onestep::run_command_line(argc, argv);
+  } catch (const onestep::Error& error) {
+    std::cerr << "onestep: " << error.what() << "\n";
+    return onestep::exit_status(error.code());
+  } catch (const std::exception& error) {
+    std::cerr << "onestep: internal error: " << error.what() << "\n";
+    return onestep::exit_status(onestep::ErrorCode::kInternal);
+  }
+}

@@ -1,0 +1,114 @@
+#include "cli/submit.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <thread>
+
+#include "cli/follow.h"
+#include "cli/job_commands.h"
+#include "cli/progress_view.h"
+#include "common/config.h"
+#include "common/error.h"
+#include "common/pipeline.h"
+
+namespace onestep {
+namespace {
+
+using nlohmann::json;
+
+double monotonic_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Bars only where they can be redrawn.
+ProgressView make_view(bool to_error) {
+  const int descriptor = to_error ? STDERR_FILENO : STDOUT_FILENO;
+  const char* terminal = std::getenv("TERM");
+  const bool redraw = ::isatty(descriptor) == 1 && terminal && std::string(terminal) != "dumb";
+  winsize size{};
+  const bool known = ::ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return ProgressView(to_error ? std::cerr : std::cout, redraw, known ? size.ws_col : 120);
+}
+
+FollowResult follow(const Client& client, const std::string& pipeline, bool json_output) {
+  ProgressView view = make_view(json_output);
+  const FollowHooks hooks = {
+      .fetch = [&] { return client.get("/api/v1/pipelines/" + percent_encode(pipeline)); },
+      .now_s = monotonic_s,
+      .sleep_s = [](double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); },
+  };
+  return follow_pipeline(hooks, view, {});
+}
+
+int finish(const FollowResult& result, bool json_output) {
+  for (const std::string& line : failure_lines(result)) std::cerr << "onestep: " << line << "\n";
+  if (json_output) std::cout << follow_summary(result).dump() << std::endl;
+  return result.succeeded ? 0 : exit_status(ErrorCode::kJobFailed);
+}
+
+std::string pipeline_id(const json& answer) { return answer.at("pipeline").at("id").get<std::string>(); }
+
+}  // namespace
+
+int submit_pipeline(const Client& client, const SubmitOptions& options) {
+  const std::filesystem::path file = std::filesystem::absolute(options.file).lexically_normal();
+  json document = read_json_file(file.string());
+  for (const std::string& override_text : options.overrides) apply_pipeline_override(document, override_text);
+  const std::string base = file.parent_path().string();
+  parse_pipeline(document, base, options.file);
+
+  const json answer = client.post("/api/v1/jobs", {{"spec", document}, {"base", base}});
+  const std::string id = pipeline_id(answer);
+  if (!options.follow) {
+    if (options.json) {
+      std::cout << answer.dump() << "\n";
+    } else {
+      std::cout << "submitted " << id << ": " << answer.at("jobs").size() << " jobs; watch them with 'onestep follow "
+                << id << "'\n";
+    }
+    return 0;
+  }
+  (options.json ? std::cerr : std::cout) << "submitted " << id << std::endl;
+  return finish(follow(client, id, options.json), options.json);
+}
+
+int follow_submitted(const Client& client, const std::string& pipeline, bool resume, bool json_output) {
+  if (resume) {
+    const json answer = client.get("/api/v1/pipelines/" + percent_encode(pipeline));
+    for (const json& job : answer.at("jobs")) {
+      const std::string state = job.value("state", "");
+      if (state == "failed" || state == "cancelled" || state == "interrupted") {
+        client.post(job_target(job.at("id").get<std::string>(), "/resume"));
+      }
+    }
+  }
+  return finish(follow(client, pipeline, json_output), json_output);
+}
+
+int export_model(const Client& client, const std::string& job, const std::string& out, bool json_output) {
+  const json source = client.get(job_target(job));
+  const std::string kind = source.value("kind", "");
+  if (kind != "distill" && kind != "train_teacher") {
+    throw Error(ErrorCode::kUsage, job + ": expected a distill or train_teacher job, found " + kind);
+  }
+  const std::string folder = std::filesystem::absolute(out).lexically_normal().string();
+  if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {
+    throw Error(ErrorCode::kConflict, folder + ": expected a new or empty folder, found files in it");
+  }
+  const json spec = {{"name", "export"},
+                     {"kind", "export"},
+                     {"model", source.at("run_folder")},
+                     {"output", folder}};
+  const json answer = client.post("/api/v1/jobs", {{"spec", spec}, {"base", std::filesystem::current_path().string()}});
+  const FollowResult result = follow(client, pipeline_id(answer), json_output);
+  const int status = finish(result, json_output);
+  if (status == 0 && !json_output) std::cout << "exported to " << folder << "\n";
+  return status;
+}
+
+}  // namespace onestep

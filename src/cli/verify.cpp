@@ -1,0 +1,179 @@
+#include "cli/verify.h"
+
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+#include <iostream>
+
+#include "cli/text.h"
+#include "common/checkpoint_manifest.h"
+#include "common/config.h"
+#include "common/durable_file.h"
+#include "common/error.h"
+#include "common/hash.h"
+#include "common/job_spec.h"
+#include "common/pair_file.h"
+#include "common/run_folder.h"
+#include "common/safetensors_file.h"
+
+namespace onestep {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// A JSON file that a program wrote: broken syntax is damage, not a user's mistake.
+json read_written_json(const std::string& path) {
+  try {
+    return read_json_file(path);
+  } catch (const ConfigError& error) {
+    throw Error(ErrorCode::kCorrupt, error.what());
+  }
+}
+
+std::string text_field(const json& object, const char* key) {
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+VerifiedPart verify_safetensors(const std::string& path) {
+  const SafetensorsFile file(path);
+  return {path, "safetensors file", sha256_file(path), std::to_string(file.tensors().size()) + " tensors"};
+}
+
+VerifiedPart verify_checkpoint(const std::string& folder) {
+  const CheckpointManifest manifest = read_checkpoint_manifest(folder, /*verify_files=*/true);
+  for (const CheckpointFile& file : manifest.files) {
+    if (file.name.ends_with(".safetensors")) SafetensorsFile(folder + "/" + file.name);
+  }
+  return {folder, "checkpoint", checkpoint_digest(folder),
+          manifest.kind + ", iteration " + std::to_string(manifest.iteration) + ", " +
+              with_thousands(manifest.images) + " images"};
+}
+
+void verify_shard(const std::string& folder, const PairSetManifest& manifest, const PairShardRecord& expected) {
+  const PairShardRecord found = verify_pair_shard(folder, manifest.info, expected.index);
+  const std::string path = folder + "/" + expected.file;
+  if (found.bytes != expected.bytes) {
+    throw Error(ErrorCode::kCorrupt, path + ": size: expected " + std::to_string(expected.bytes) + " bytes, found " +
+                                         std::to_string(found.bytes));
+  }
+  const std::string digest = sha256_file(path);
+  if (digest != expected.sha256) {
+    throw Error(ErrorCode::kCorrupt, path + ": sha256: expected " + expected.sha256 + ", found " + digest);
+  }
+}
+
+VerifiedPart verify_pair_set(const std::string& folder) {
+  const PairSetManifest manifest = read_pair_manifest(folder);
+  for (const PairShardRecord& shard : manifest.shards) verify_shard(folder, manifest, shard);
+  return {folder, "pair set", pair_set_digest(folder),
+          with_thousands(manifest.info.count) + " pairs in " + std::to_string(manifest.shards.size()) + " shards"};
+}
+
+// A shard is judged by the manifest beside it; alone it does not say which set it belongs to.
+VerifiedPart verify_hdf5(const std::string& path) {
+  const fs::path file = fs::path(path);
+  const std::string folder = file.parent_path().empty() ? "." : file.parent_path().string();
+  if (!file_exists(folder + "/manifest.json")) {
+    throw Error(ErrorCode::kNotFound, path + ": expected manifest.json of its pair set beside it, found none");
+  }
+  const PairSetManifest manifest = read_pair_manifest(folder);
+  for (const PairShardRecord& shard : manifest.shards) {
+    if (shard.file != file.filename().string()) continue;
+    verify_shard(folder, manifest, shard);
+    return {path, "pair shard", shard.sha256,
+            "rows " + std::to_string(shard.first) + " to " + std::to_string(shard.first + shard.count - 1)};
+  }
+  throw Error(ErrorCode::kMismatch, path + ": expected one of the shards in " + folder + "/manifest.json");
+}
+
+VerifiedPart verify_manifest_folder(const std::string& folder) {
+  const std::string path = folder + "/manifest.json";
+  const std::string format = text_field(read_written_json(path), "format");
+  if (format == "onestep-checkpoint") return verify_checkpoint(folder);
+  if (format == "onestep-pairs") return verify_pair_set(folder);
+  throw Error(ErrorCode::kCorrupt, path + ": /format: expected \"onestep-checkpoint\" or \"onestep-pairs\", found \"" +
+                                       format + "\"");
+}
+
+void check_listed_digests(const std::string& folder, const json& config) {
+  const auto files = config.find("files");
+  if (files == config.end()) return;
+  for (const auto& [name, digest] : files->items()) {
+    const std::string path = folder + "/" + name;
+    const std::string found = sha256_file(path);
+    if (!digest.is_string() || found != digest.get<std::string>()) {
+      throw Error(ErrorCode::kCorrupt, path + ": sha256: expected " + digest.dump() + ", found " + found);
+    }
+  }
+}
+
+VerifiedPart verify_model(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  const json config = read_written_json(path);
+  const std::string format = text_field(config, "format");
+  if (!format.starts_with("onestep-")) {
+    throw Error(ErrorCode::kCorrupt, path + ": /format: expected a Onestep model, found \"" + format + "\"");
+  }
+  const VerifiedPart weights = verify_safetensors(folder + "/model.safetensors");
+  const std::string expected = text_field(config, "model_sha256");
+  if (weights.digest != expected) {
+    throw Error(ErrorCode::kCorrupt, weights.path + ": sha256: expected " + expected + " (config.json), found " +
+                                         weights.digest);
+  }
+  check_listed_digests(folder, config);
+  return {folder, format == "onestep-export" ? "export" : "model", weights.digest,
+          text_field(config, "kind") + ", " + weights.detail};
+}
+
+std::vector<VerifiedPart> verify_run(const std::string& run) {
+  std::vector<VerifiedPart> parts;
+  const JobSpec spec = parse_job_spec(read_json_file(job_file(run)), run, job_file(run));
+  const auto outcome = read_outcome(outcome_file(run));
+  parts.push_back({run, "run folder", outcome ? outcome->digest : "",
+                   spec.name + " (" + spec.kind + "), " + (outcome ? outcome->state : "not finished")});
+  for (const std::string& checkpoint : list_checkpoints(checkpoints_folder(run))) {
+    parts.push_back(verify_checkpoint(checkpoint));
+  }
+  if (file_exists(run + "/manifest.json")) parts.push_back(verify_manifest_folder(run));
+  if (file_exists(run + "/config.json")) parts.push_back(verify_model(run));
+  return parts;
+}
+
+}  // namespace
+
+std::vector<VerifiedPart> verify_path(const std::string& path) {
+  std::string plain = path;
+  while (plain.size() > 1 && plain.back() == '/') plain.pop_back();
+  if (!fs::exists(plain)) throw Error(ErrorCode::kNotFound, plain + ": no such file or folder");
+  if (!fs::is_directory(plain)) {
+    if (plain.ends_with(".safetensors")) return {verify_safetensors(plain)};
+    if (plain.ends_with(".h5")) return {verify_hdf5(plain)};
+    throw Error(ErrorCode::kUsage, plain + ": expected a folder, a .safetensors file or an .h5 file");
+  }
+  if (file_exists(job_file(plain))) return verify_run(plain);
+  if (file_exists(plain + "/manifest.json")) return {verify_manifest_folder(plain)};
+  if (file_exists(plain + "/config.json")) return {verify_model(plain)};
+  throw Error(ErrorCode::kNotFound, plain + ": expected job.json (a run folder), manifest.json (a checkpoint or a pair "
+                                            "set) or config.json (a model) in it, found none");
+}
+
+int print_verification(const std::string& path, bool as_json) {
+  const std::vector<VerifiedPart> parts = verify_path(path);
+  if (as_json) {
+    json list = json::array();
+    for (const VerifiedPart& part : parts) {
+      list.push_back({{"path", part.path}, {"type", part.type}, {"digest", part.digest}, {"detail", part.detail}});
+    }
+    std::cout << json{{"whole", true}, {"parts", list}}.dump() << "\n";
+    return 0;
+  }
+  for (const VerifiedPart& part : parts) {
+    std::cout << part.path << ": whole; " << part.type << ", " << part.detail
+              << (part.digest.empty() ? "" : "; " + part.digest) << "\n";
+  }
+  return 0;
+}
+
+}  // namespace onestep
