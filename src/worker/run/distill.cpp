@@ -1,0 +1,269 @@
+// Distribution matching distillation: regression warm-up, the fake score catches up, then dmd_step to the end.
+#include <cmath>
+#include <memory>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "worker/data/pair_reader.h"
+#include "worker/dmd/dmd_step.h"
+#include "worker/run/jobs.h"
+#include "worker/run/leaf_figures.h"
+#include "worker/run/model_folder.h"
+#include "worker/run/trainer.h"
+
+namespace onestep {
+namespace {
+
+enum class Phase { kWarmup, kFakeWarmup, kDmd };
+
+class Distillation final : public Training {
+ public:
+  Distillation(const RunContext& context, const DistillSpec& spec, const PairSet& pairs)
+      : context_(context),
+        spec_(spec),
+        pairs_(pairs),
+        teacher_(load_model(spec.teacher, "ema")),
+        generator_(load_model(spec.teacher, "ema")),
+        fake_(load_model(spec.teacher, "ema")),
+        real_flat_(teacher_.denoiser->module(), 1, false),
+        generator_flat_(generator_.denoiser->module(), context.spec.micro_batches, true),
+        fake_flat_(fake_.denoiser->module(), context.spec.micro_batches, true),
+        update_generator_("generator", generator_flat_, context.communicator, context.spec.micro_batches,
+                          context.spec.reduction, {spec.ema_half_life_images, spec.dmd.batch}),
+        update_fake_("fake", fake_flat_, context.communicator, context.spec.micro_batches, context.spec.reduction, {}),
+        networks_{*generator_.denoiser, *teacher_.denoiser, *fake_.denoiser},
+        distance_(make_distance(spec.distance)),
+        range_(micro_batch_range(context.spec.micro_batches, context.communicator.rank(),
+                                 context.communicator.size())) {}
+
+  [[nodiscard]] std::int64_t num_iterations() const override {
+    return spec_.warmup.iterations + spec_.fake_warmup.iterations + spec_.dmd.iterations;
+  }
+
+  // Generator images with a gradient: pairs of the warm-up, fresh samples and pairs of the DMD phase.
+  [[nodiscard]] std::int64_t images_after(std::int64_t iterations) const override {
+    const std::int64_t warmup = std::min(iterations, spec_.warmup.iterations);
+    const std::int64_t dmd = std::max<std::int64_t>(0, iterations - dmd_start());
+    return warmup * spec_.warmup.pairs + dmd * (spec_.dmd.batch + spec_.dmd.pairs);
+  }
+
+  [[nodiscard]] std::string stage_of(std::int64_t iteration) const override {
+    switch (phase_of(iteration)) {
+      case Phase::kWarmup: return "regression";
+      case Phase::kFakeWarmup: return "fake score";
+      case Phase::kDmd: return "distill";
+    }
+    return "";
+  }
+
+  void start_at(std::int64_t iteration) override {
+    if (iteration < num_iterations()) enter(phase_of(iteration), iteration, /*resumed=*/iteration > 0);
+  }
+
+  std::map<std::string, double> iterate(std::int64_t iteration) override {
+    const Phase phase = phase_of(iteration);
+    if (phase != phase_) enter(phase, iteration, /*resumed=*/false);
+    const auto step = static_cast<std::uint32_t>(iteration);
+    switch (phase) {
+      case Phase::kWarmup: {
+        const auto batches = micro_batches(0);
+        const DmdReport report =
+            regression_step(*generator_.denoiser, settings(), batches, *distance_, update_generator_);
+        auto figures = reduce(report);
+        return {{"loss_reg", figures["loss_reg"]},
+                {"gradient_norm_generator", report.generator.gradient_norm},
+                {"sample_mean", figures["sample_mean"]},
+                {"sample_spread", figures["sample_spread"]}};
+      }
+      case Phase::kFakeWarmup: {
+        const auto batches = micro_batches(spec_.dmd.batch);
+        const DmdReport report = fake_score_step(networks_, settings(), step, batches, update_fake_);
+        auto figures = reduce(report);
+        return {{"loss_fake", figures["loss_fake"]},
+                {"gradient_norm_fake", report.fake.gradient_norm},
+                {"sample_mean", figures["sample_mean"]},
+                {"sample_spread", figures["sample_spread"]}};
+      }
+      case Phase::kDmd: {
+        const auto batches = micro_batches(spec_.dmd.batch);
+        const DmdReport report =
+            dmd_step(networks_, settings(), step, batches, *distance_, update_generator_, update_fake_);
+        auto figures = reduce(report);
+        figures["gradient_norm_generator"] = report.generator.gradient_norm;
+        figures["gradient_norm_fake"] = report.fake.gradient_norm;
+        return figures;
+      }
+    }
+    return {};
+  }
+
+  std::vector<NetworkUpdater*> updaters() override { return {&update_generator_, &update_fake_}; }
+  [[nodiscard]] nlohmann::json description() const override {
+    return {{"network", to_json(teacher_.network)},
+            {"generator_sigma", spec_.generator_sigma},
+            {"delivered_network", "generator"},
+            {"teacher_sha256", teacher_.sha256}};
+  }
+  std::map<std::string, double> slow_figures() override {
+    std::map<std::string, double> figures = {{"raw_ema_distance", update_generator_.average_distance()}};
+    if (reader_) figures["data_wait_s"] = reader_->waited_s();
+    return figures;
+  }
+
+  [[nodiscard]] torch::Tensor average() { return update_generator_.gather_average(); }
+  [[nodiscard]] const std::vector<FlatView>& views() const { return generator_flat_.views(); }
+  [[nodiscard]] const LoadedModel& teacher() const { return teacher_; }
+
+ private:
+  [[nodiscard]] std::int64_t dmd_start() const { return spec_.warmup.iterations + spec_.fake_warmup.iterations; }
+  [[nodiscard]] Phase phase_of(std::int64_t iteration) const {
+    if (iteration < spec_.warmup.iterations) return Phase::kWarmup;
+    return iteration < dmd_start() ? Phase::kFakeWarmup : Phase::kDmd;
+  }
+
+  // A phase begins (its first iteration), or goes on after a restart of the process.
+  void enter(Phase phase, std::int64_t iteration, bool resumed) {
+    phase_ = phase;
+    const std::int64_t first = phase == Phase::kWarmup       ? 0
+                               : phase == Phase::kFakeWarmup ? spec_.warmup.iterations
+                                                             : dmd_start();
+    const bool begins = iteration == first;
+    const std::int64_t fake_updates = spec_.fake_warmup.iterations + spec_.dmd.iterations;
+    const auto start = [begins](NetworkUpdater& updater, const OptimizerSpec& optimizer, std::int64_t updates) {
+      if (begins) {
+        updater.restart(optimizer, updates);
+      } else {
+        updater.resume(optimizer, updates);
+      }
+    };
+    switch (phase) {
+      case Phase::kWarmup:
+        start(update_generator_, spec_.warmup.optimizer, spec_.warmup.iterations);
+        read_pairs(spec_.warmup.pairs, iteration * spec_.warmup.pairs);
+        break;
+      case Phase::kFakeWarmup:
+        // The generator goes on as its own average; the fake score starts from the teacher.
+        if (begins && spec_.warmup.iterations > 0) update_generator_.adopt_average();
+        start(update_fake_, spec_.dmd.fake, fake_updates);
+        reader_.reset();
+        break;
+      case Phase::kDmd:
+        if (begins && spec_.fake_warmup.iterations == 0) {
+          if (spec_.warmup.iterations > 0) update_generator_.adopt_average();
+          update_fake_.restart(spec_.dmd.fake, fake_updates);
+        } else {
+          update_fake_.resume(spec_.dmd.fake, fake_updates);
+        }
+        start(update_generator_, spec_.dmd.generator, spec_.dmd.iterations);
+        read_pairs(spec_.dmd.pairs,
+                   spec_.warmup.iterations * spec_.warmup.pairs + (iteration - dmd_start()) * spec_.dmd.pairs);
+        break;
+    }
+    if (resumed && context_.communicator.rank() == 0) log_info("going on within phase " + stage_of(iteration));
+  }
+
+  void read_pairs(std::int64_t pairs_an_iteration, std::int64_t first_position) {
+    reader_.reset();
+    pairs_per_micro_batch_ = pairs_an_iteration / context_.spec.micro_batches;
+    if (pairs_an_iteration == 0) return;
+    PairSlice slice;
+    slice.seed = context_.spec.seed;
+    slice.max_pairs = spec_.max_pairs;
+    slice.first_position = first_position;
+    slice.global_count = pairs_an_iteration;
+    slice.offset = range_.first * pairs_per_micro_batch_;
+    slice.count = range_.count * pairs_per_micro_batch_;
+    reader_ = std::make_unique<PairReader>(pairs_, slice);
+  }
+
+  // This rank's micro-batches of one iteration: `fresh` samples over all M of them, and pairs when the phase reads any.
+  std::vector<MicroBatch> micro_batches(std::int64_t fresh) {
+    const std::int64_t samples = fresh / context_.spec.micro_batches;
+    std::optional<PairBatch> pairs;
+    if (reader_) pairs = reader_->next();
+    std::vector<MicroBatch> batches;
+    for (std::int64_t m = 0; m < range_.count; ++m) {
+      MicroBatch& batch = batches.emplace_back();
+      batch.first_sample = (range_.first + m) * samples;
+      batch.num_samples = samples;
+      if (pairs) {
+        batch.pair_noise = pairs->noise.narrow(0, m * pairs_per_micro_batch_, pairs_per_micro_batch_);
+        batch.pair_image = pairs->image.narrow(0, m * pairs_per_micro_batch_, pairs_per_micro_batch_);
+        batch.pair_label = pairs->label.narrow(0, m * pairs_per_micro_batch_, pairs_per_micro_batch_);
+      }
+    }
+    return batches;
+  }
+
+  [[nodiscard]] DmdSettings settings() const {
+    DmdSettings settings;
+    settings.seed = context_.spec.seed;
+    settings.t_G = spec_.generator_sigma;
+    settings.global_batch = spec_.dmd.batch;
+    settings.global_pairs = pairs_per_micro_batch_ * context_.spec.micro_batches;
+    settings.lambda_dm = spec_.dmd.lambda_dm;
+    settings.lambda_reg = spec_.dmd.lambda_reg;
+    settings.sigma_lo = spec_.dmd.sigma_lo;
+    settings.sigma_hi = spec_.dmd.sigma_hi;
+    return settings;
+  }
+
+  std::map<std::string, double> reduce(const DmdReport& report) {
+    LeafFigures leaves(context_.communicator, context_.spec.micro_batches,
+                       {"loss_dm", "loss_reg", "loss_fake", "dm_gradient_abs", "sample_mean", "sample_spread",
+                        "zero_denominators"});
+    for (const DmdSums& sums : report.micro_batches) {
+      leaves.add({sums.loss_dm, sums.loss_reg, sums.loss_fake, sums.gradient_abs, sums.sample_sum,
+                  sums.sample_square_sum, sums.zero_denominators});
+    }
+    auto figures = leaves.reduce();
+    const double mean = figures["sample_mean"];
+    figures["sample_spread"] = std::sqrt(std::max(0.0, figures["sample_spread"] - mean * mean));
+    return figures;
+  }
+
+  const RunContext& context_;
+  const DistillSpec& spec_;
+  const PairSet& pairs_;
+  LoadedModel teacher_, generator_, fake_;
+  FlatParameters real_flat_, generator_flat_, fake_flat_;
+  NetworkUpdater update_generator_, update_fake_;
+  DmdNetworks networks_;
+  std::unique_ptr<Distance> distance_;
+  MicroBatchRange range_;
+  Phase phase_ = Phase::kWarmup;
+  std::unique_ptr<PairReader> reader_;
+  std::int64_t pairs_per_micro_batch_ = 0;
+};
+
+}  // namespace
+
+JobResult run_distill(const RunContext& context) {
+  const auto& spec = std::get<DistillSpec>(context.spec.options);
+  const std::string teacher_digest = load_model(spec.teacher, "ema").sha256;
+  const PairSet pairs(spec.pairs, teacher_digest);
+  pairs.verify(context.communicator.rank(), context.communicator.size());
+  nlohmann::json config = bit_relevant_config(context.spec);
+  config["teacher"] = teacher_digest;
+  config["pairs"] = pairs.digest();
+
+  Distillation training(context, spec, pairs);
+  const TrainingOutcome outcome = train(context, config, training);
+  const torch::Tensor average = training.average();
+  JobResult result;
+  if (context.communicator.rank() == 0) {
+    ModelConfig model;
+    model.network = training.teacher().network;
+    model.kind = context.spec.kind;
+    model.generator_sigma = spec.generator_sigma;
+    model.images = training.images_after(training.num_iterations());
+    model.teacher_sha256 = teacher_digest;
+    result.digest = save_model(context.run, model, named_tensors(average, training.views()));
+    result.result = {{"generator_sha256", result.digest},
+                     {"images", model.images},
+                     {"images_per_second", outcome.images_per_second}};
+  }
+  return result;
+}
+
+}  // namespace onestep

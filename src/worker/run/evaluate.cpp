@@ -1,0 +1,186 @@
+// Judges images by the detector: Fréchet distance, class accuracy, spread; and a panel for a person to look at.
+#include <chrono>
+#include <cstring>
+
+#include "common/durable_file.h"
+#include "common/error.h"
+#include "common/hash.h"
+#include "worker/data/global_order.h"
+#include "worker/data/image_dataset.h"
+#include "worker/metrics/feature_stats.h"
+#include "worker/metrics/frechet.h"
+#include "worker/metrics/image_grid.h"
+#include "worker/metrics/picture.h"
+#include "worker/metrics/quality.h"
+#include "worker/run/detector_folder.h"
+#include "worker/run/jobs.h"
+#include "worker/run/model_folder.h"
+#include "worker/sampling/sampler.h"
+#include "worker/tensors/keyed_random.h"
+
+namespace onestep {
+namespace {
+
+constexpr std::int64_t kPanelImagesPerClass = 10;
+
+struct Features {
+  torch::Tensor features, logits;  // [N,64], [N,classes]
+};
+
+Features detect(DigitDetector& detector, const torch::Tensor& images) {
+  torch::NoGradGuard no_grad;
+  std::vector<torch::Tensor> features, logits;
+  for (const auto& batch : images.split(500)) {
+    features.push_back(detector->features(batch));
+    logits.push_back(detector->logits(features.back()));
+  }
+  return {torch::cat(features), torch::cat(logits)};
+}
+
+struct Generated {
+  torch::Tensor images, labels;
+  double images_per_second = 0;
+};
+
+std::string bytes_of(const torch::Tensor& tensor) {
+  return {reinterpret_cast<const char*>(tensor.const_data_ptr<float>()),
+          static_cast<std::size_t>(tensor.numel()) * sizeof(float)};
+}
+
+// Network calls of `batch` rows are dealt to ranks in turn; rank 0 puts the images in order.
+Generated generate_images(const RunContext& context, const EvaluateSpec& spec, const LoadedModel& model) {
+  const ImageShape shape = model.denoiser->image_shape();
+  const int rank = context.communicator.rank(), ranks = context.communicator.size();
+  const std::int64_t row_bytes = shape.channels * shape.height * shape.width * static_cast<std::int64_t>(sizeof(float));
+  Generated generated;
+  generated.labels = torch::arange(spec.count).remainder(std::max<std::int64_t>(1, model.denoiser->num_classes()));
+  const auto start = std::chrono::steady_clock::now();
+  std::string mine;
+  for (std::int64_t chunk = rank; chunk * spec.batch < spec.count; chunk += ranks) {
+    const std::int64_t first = chunk * spec.batch;
+    const std::int64_t count = std::min(spec.batch, spec.count - first);
+    const auto noise = keyed_normal({context.spec.seed, RandomStream::kEvaluationNoise, 0}, first, count,
+                                    {shape.channels, shape.height, shape.width});
+    Condition condition;
+    if (model.denoiser->num_classes() > 0) condition.labels = generated.labels.narrow(0, first, count);
+    mine += bytes_of(sample(*model.denoiser, spec.sampler, noise, condition).contiguous());
+  }
+  generated.images_per_second =
+      static_cast<double>(spec.count) /
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const auto all = context.communicator.gather_texts(mine, 0);
+  if (rank != 0) return generated;
+  generated.images = torch::empty({spec.count, shape.channels, shape.height, shape.width});
+  auto* out = reinterpret_cast<char*>(generated.images.data_ptr<float>());
+  std::vector<std::size_t> used(all.size(), 0);
+  for (std::int64_t chunk = 0; chunk * spec.batch < spec.count; ++chunk) {
+    const auto owner = static_cast<std::size_t>(chunk % ranks);
+    const auto size = static_cast<std::size_t>(std::min(spec.batch, spec.count - chunk * spec.batch) * row_bytes);
+    std::memcpy(out + chunk * spec.batch * row_bytes, all[owner].data() + used[owner], size);
+    used[owner] += size;
+  }
+  return generated;
+}
+
+std::string caption_of(const EvaluateSpec& spec, const LoadedModel* model) {
+  if (model == nullptr) return "real";
+  const std::string who = model->kind == "distill" ? "student" : "teacher";
+  if (spec.sampler.kind == "one_step") return who + ", 1 step";
+  return who + ", " + std::to_string(spec.sampler.steps) + " steps";
+}
+
+void write_panels(const RunContext& context, const EvaluateSpec& spec, const torch::Tensor& images,
+                  const torch::Tensor& labels, std::int64_t classes, const std::string& caption) {
+  const auto rows = rows_by_class(labels, classes, kPanelImagesPerClass);
+  const Picture grid = make_grid(images.index_select(0, rows), {kPanelImagesPerClass, 2});
+  write_png(context.run + "/panel.png", grid);
+  write_file_durably(context.run + "/panel.txt", caption + "\n");
+  std::vector<Panel> panels;
+  for (const std::string& other : spec.compare) {
+    std::string text = read_file(other + "/panel.txt");
+    if (!text.empty() && text.back() == '\n') text.pop_back();
+    panels.push_back({text, read_png(other + "/panel.png")});
+  }
+  panels.push_back({caption, grid});
+  write_png(context.run + "/comparison.png", join_panels(panels));
+}
+
+// The data against itself: one random half against the other.
+JobResult evaluate_real(const RunContext& context, const EvaluateSpec& spec, const ImageDataset& dataset,
+                        LoadedDetector& detector) {
+  JobResult result;
+  if (context.communicator.rank() != 0) return result;
+  const Features real = detect(detector.module, dataset.images());
+  std::vector<std::int64_t> halves[2];
+  for (std::int64_t place = 0; place < dataset.size(); ++place) {
+    halves[place % 2].push_back(ordered_index(context.spec.seed, dataset.size(), place));
+  }
+  const double frechet = frechet_distance(feature_stats(real.features.index_select(0, torch::tensor(halves[0]))),
+                                          feature_stats(real.features.index_select(0, torch::tensor(halves[1]))));
+  const PixelStats pixels = pixel_stats(dataset.images(), dataset.labels(), dataset.num_classes());
+  const Quality quality = measure_quality(dataset.images(), dataset.labels(), real.logits, pixels);
+  result.result = {{"source", spec.source},
+                   {"frechet", frechet},
+                   {"class_accuracy", quality.class_accuracy},
+                   {"count", dataset.size()},
+                   {"detector_sha256", detector.sha256},
+                   {"dataset_sha256", dataset.digest()}};
+  write_panels(context, spec, dataset.images(), dataset.labels(), dataset.num_classes(), caption_of(spec, nullptr));
+  return result;
+}
+
+}  // namespace
+
+JobResult run_evaluate(const RunContext& context) {
+  const auto& spec = std::get<EvaluateSpec>(context.spec.options);
+  const ImageDataset dataset(spec.dataset);
+  LoadedDetector detector = load_detector(spec.detector);
+  if (detector.module->side() != dataset.images().size(2)) {
+    throw Error(ErrorCode::kMismatch, spec.detector + ": expected a detector of " +
+                                          std::to_string(dataset.images().size(2)) + " pixels a side, found one of " +
+                                          std::to_string(detector.module->side()));
+  }
+  JobResult result;
+  if (spec.source == "real_split_half") {
+    result = evaluate_real(context, spec, dataset, detector);
+  } else {
+    const LoadedModel model = load_model(spec.model, spec.weights);
+    const ImageShape shape = model.denoiser->image_shape();
+    if (shape.channels != dataset.images().size(1) || shape.height != dataset.images().size(2)) {
+      throw Error(ErrorCode::kMismatch, spec.model + ": the model's images don't have the data's shape");
+    }
+    const Generated generated = generate_images(context, spec, model);
+    if (context.communicator.rank() == 0) {
+      const auto images = generated.images.clamp(-1, 1);
+      const Features fake = detect(detector.module, images);
+      const Features real = detect(detector.module, dataset.images());
+      const PixelStats pixels = pixel_stats(dataset.images(), dataset.labels(), dataset.num_classes());
+      const Quality quality = measure_quality(images, generated.labels, fake.logits, pixels);
+      result.result = {{"source", spec.source},
+                       {"frechet", frechet_distance(feature_stats(real.features), feature_stats(fake.features))},
+                       {"class_accuracy", quality.class_accuracy},
+                       {"spread", quality.spread},
+                       {"mean_shift", quality.mean_shift},
+                       {"class_balance", quality.class_balance},
+                       {"class_share", quality.class_share},
+                       {"images_per_second", generated.images_per_second},
+                       {"count", spec.count},
+                       {"noise_seed", context.spec.seed},
+                       {"weights", model.weights},
+                       {"images", model.images},
+                       {"model_sha256", model.sha256},
+                       {"detector_sha256", detector.sha256},
+                       {"dataset_sha256", dataset.digest()}};
+      write_panels(context, spec, images, generated.labels, dataset.num_classes(), caption_of(spec, &model));
+    }
+  }
+  if (context.communicator.rank() == 0) {
+    // Speed is no property of what was judged: the digest leaves it out, so that equal runs agree.
+    nlohmann::json judged = result.result;
+    judged.erase("images_per_second");
+    result.digest = sha256(judged.dump());
+  }
+  return result;
+}
+
+}  // namespace onestep

@@ -1,0 +1,126 @@
+#include "worker/run/model_folder.h"
+
+#include "common/checkpoint_manifest.h"
+#include "common/config.h"
+#include "common/durable_file.h"
+#include "common/error.h"
+#include "common/hash.h"
+#include "worker/models/model_factory.h"
+#include "worker/run/checkpoint_buffers.h"
+#include "worker/tensors/flat_parameters.h"
+
+namespace onestep {
+namespace {
+
+template <class T>
+T field(const nlohmann::json& json, const char* key, const std::string& where) {
+  try {
+    return json.at(key).get<T>();
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ErrorCode::kCorrupt, where + ": field \"" + key + "\": " + error.what());
+  }
+}
+
+LoadedModel load_from_folder(const std::string& folder, const std::string& weights) {
+  const std::string where = folder + "/config.json";
+  const nlohmann::json config = read_model_config(folder);
+  LoadedModel model;
+  model.path = folder;
+  model.network = network_spec_from_json(field<nlohmann::json>(config, "network", where), where);
+  model.kind = field<std::string>(config, "kind", where);
+  model.weights = field<std::string>(config, "weights", where);
+  model.generator_sigma = field<double>(config, "generator_sigma", where);
+  model.images = field<std::int64_t>(config, "images", where);
+  if (weights != model.weights) {
+    throw Error(ErrorCode::kMismatch, folder + ": expected \"" + weights + "\" weights, found \"" +
+                                          model.weights + "\"; raw weights are in checkpoint folders");
+  }
+  const std::string file = folder + "/model.safetensors";
+  model.sha256 = sha256_file(file);
+  const auto expected = field<std::string>(config, "model_sha256", where);
+  if (model.sha256 != expected) {
+    throw Error(ErrorCode::kCorrupt,
+                file + ": expected SHA-256 " + expected + " (config.json), found " + model.sha256);
+  }
+  model.denoiser = make_denoiser(model.network, 0);
+  load_parameters(model.denoiser->module(), SafetensorsFile(file));
+  return model;
+}
+
+LoadedModel load_from_checkpoint(const std::string& folder, const std::string& weights) {
+  CheckpointManifest manifest = read_checkpoint_manifest(folder, /*verify_files=*/true);
+  const std::string where = folder + "/manifest.json";
+  LoadedModel model;
+  model.path = folder;
+  model.kind = manifest.kind;
+  model.weights = weights;
+  model.images = manifest.images;
+  model.network = network_spec_from_json(field<nlohmann::json>(manifest.state, "network", where), where);
+  model.generator_sigma = field<double>(manifest.state, "generator_sigma", where);
+  const auto network = field<std::string>(manifest.state, "delivered_network", where);
+  const CheckpointBuffers buffers(folder, std::move(manifest));
+  const std::string buffer = network + (weights == "ema" ? ".ema" : ".parameters");
+  model.denoiser = make_denoiser(model.network, 0);
+  FlatParameters flat(model.denoiser->module(), 1, /*trainable=*/false);
+  if (buffers.length(buffer) < flat.length()) {
+    throw Error(ErrorCode::kMismatch, where + ": buffer \"" + buffer + "\": expected at least " +
+                                          std::to_string(flat.length()) + " elements, found " +
+                                          std::to_string(buffers.length(buffer)));
+  }
+  flat.values().copy_(buffers.read(buffer, 0, flat.length()));
+  model.sha256 = safetensors_sha256(named_tensors(model.denoiser->module()), {});
+  return model;
+}
+
+}  // namespace
+
+nlohmann::json read_model_config(const std::string& folder) {
+  const std::string where = folder + "/config.json";
+  nlohmann::json config;
+  try {
+    config = parse_json(read_file(where), where);
+  } catch (const ConfigError& error) {
+    throw Error(ErrorCode::kCorrupt, error.what());
+  }
+  const auto format = field<std::string>(config, "format", where);
+  if (format != "onestep-model" && format != "onestep-export" && format != "onestep-detector") {
+    throw Error(ErrorCode::kCorrupt, where + ": field \"format\": expected a Onestep model, found \"" + format + "\"");
+  }
+  const auto version = field<std::int64_t>(config, "format_version", where);
+  if (version != 1) {
+    throw Error(ErrorCode::kMismatch,
+                where + ": field \"format_version\": expected 1, found " + std::to_string(version));
+  }
+  return config;
+}
+
+LoadedModel load_model(const std::string& folder, const std::string& weights) {
+  if (file_exists(folder + "/manifest.json") && !file_exists(folder + "/config.json")) {
+    return load_from_checkpoint(folder, weights);
+  }
+  if (!file_exists(folder + "/config.json")) {
+    throw Error(ErrorCode::kNotFound, folder + ": expected a model folder (config.json, model.safetensors) or a "
+                                               "checkpoint folder (manifest.json), found neither");
+  }
+  return load_from_folder(folder, weights);
+}
+
+std::string save_model(const std::string& folder, const ModelConfig& config,
+                       const std::vector<TensorView>& tensors) {
+  create_folders_durably(folder);
+  const std::string digest = write_safetensors(folder + "/model.safetensors", tensors, {});
+  nlohmann::json json = {{"format", config.format},
+                         {"format_version", 1},
+                         {"network", to_json(config.network)},
+                         {"kind", config.kind},
+                         {"weights", config.weights},
+                         {"generator_sigma", config.generator_sigma},
+                         {"sampler", config.generator_sigma > 0 ? "one_step" : "heun"},
+                         {"images", config.images},
+                         {"model_sha256", digest}};
+  if (!config.teacher_sha256.empty()) json["teacher_sha256"] = config.teacher_sha256;
+  write_file_durably(folder + "/config.json", json.dump(2) + "\n");
+  return digest;
+}
+
+}  // namespace onestep

@@ -1,0 +1,35 @@
+#include "worker/run/sample_noise.h"
+
+#include "common/error.h"
+#include "worker/tensors/keyed_random.h"
+
+namespace onestep {
+
+SampleDraw sample_draw(const Denoiser& denoiser, std::uint64_t seed, std::int64_t count, std::int64_t label) {
+  const ImageShape shape = denoiser.image_shape();
+  const std::int64_t classes = denoiser.num_classes();
+  if (label >= classes) {
+    throw Error(ErrorCode::kConfig, "label: expected a class below " + std::to_string(classes) + ", found " +
+                                        std::to_string(label));
+  }
+  SampleDraw draw;
+  draw.noise = keyed_normal({seed, RandomStream::kSampleNoise, 0}, 0, count, {shape.channels, shape.height, shape.width});
+  if (classes == 0) {
+    draw.labels = torch::zeros({count}, torch::kInt64);
+  } else {
+    draw.labels = label >= 0 ? torch::full({count}, label, torch::kInt64) : torch::arange(count).remainder(classes);
+    draw.condition.labels = draw.labels;
+  }
+  return draw;
+}
+
+SamplerSpec sampler_of(const LoadedModel& model) {
+  SamplerSpec sampler;
+  if (model.generator_sigma > 0) {
+    sampler.kind = "one_step";
+    sampler.sigma_max = model.generator_sigma;
+  }
+  return sampler;
+}
+
+}  // namespace onestep

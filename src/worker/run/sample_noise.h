@@ -1,0 +1,26 @@
+// The noise and labels behind `onestep sample` and an export's sixteen samples: the same for the same seed.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+
+#include "common/job_spec.h"
+#include "worker/diffusion/denoiser.h"
+#include "worker/run/model_folder.h"
+
+namespace onestep {
+
+struct SampleDraw {
+  torch::Tensor noise;   // [count,C,H,W] fp32, unit variance
+  torch::Tensor labels;  // [count] int64; zeros for a network without classes
+  Condition condition;
+};
+
+// Labels are `label`, or i mod num_classes when it is -1. Errors: kConfig for a class the network doesn't have.
+SampleDraw sample_draw(const Denoiser& denoiser, std::uint64_t seed, std::int64_t count, std::int64_t label);
+
+// One step at the generator's sigma, or Heun's default for a teacher.
+SamplerSpec sampler_of(const LoadedModel& model);
+
+}  // namespace onestep
