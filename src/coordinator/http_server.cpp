@@ -18,6 +18,7 @@
 #include <set>
 
 #include "common/log.h"
+#include "coordinator/close_on_exec.h"
 #include "coordinator/problem.h"
 
 namespace onestep {
@@ -109,6 +110,7 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
     const tcp::endpoint endpoint(asio::ip::make_address(address.host), address.port);
     try {
       acceptor_.open(endpoint.protocol());
+      close_on_exec(acceptor_.native_handle());
       acceptor_.set_option(tcp::acceptor::reuse_address(true));
       acceptor_.bind(endpoint);
       acceptor_.listen();
@@ -148,6 +150,7 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
         co_await retry_.async_wait(asio::redirect_error(asio::use_awaitable, error));
         continue;
       }
+      close_on_exec(socket.native_handle());
       if (num_connections() >= limits_.connections) {
         turn_away(std::move(socket));
         continue;

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "common/log.h"
+#include "coordinator/close_on_exec.h"
 
 namespace onestep {
 namespace asio = boost::asio;
@@ -66,6 +67,7 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
     const tcp::endpoint endpoint(asio::ip::address_v4::loopback(), 0);
     try {
       acceptor_.open(endpoint.protocol());
+      close_on_exec(acceptor_.native_handle());
       acceptor_.bind(endpoint);
       acceptor_.listen();
     } catch (const boost::system::system_error& error) {
@@ -112,6 +114,7 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
         co_await retry_.async_wait(asio::redirect_error(asio::use_awaitable, error));
         continue;
       }
+      close_on_exec(socket.native_handle());
       auto connection = std::make_shared<Connection>(std::move(socket));
       connections_.insert(connection);
       set_deadline(connection, limits_.hello_timeout);

@@ -17,6 +17,7 @@
 
 #include "common/error.h"
 #include "coordinator/problem.h"
+#include "coordinator/socket_count.h"
 
 namespace onestep {
 namespace {
@@ -195,6 +196,15 @@ TEST(HttpServer, TurnsAwayTooManyConnections) {
   Client third(server.port());
   EXPECT_THAT(third.receive(), StartsWith("HTTP/1.1 503 "));
   EXPECT_TRUE(third.at_end());
+}
+
+// Launched programs must not hold the port.
+TEST(HttpServer, ItsSocketsAreClosedOnExec) {
+  Server server;
+  Client client(server.port());
+  client.send("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  client.receive();
+  EXPECT_EQ(inheritable_sockets_of_port(server.port()), 0);
 }
 
 TEST(HttpServer, NamesAPortInUse) {

@@ -12,6 +12,8 @@
 #include <random>
 #include <thread>
 
+#include "coordinator/socket_count.h"
+
 namespace onestep {
 namespace {
 
@@ -293,6 +295,14 @@ TEST(TelemetryListener, AnswersALeaseRequest) {
   rank.expect_welcome();
   rank.send({.type = MessageType::kLeaseRequest});
   EXPECT_EQ(rank.receive().value().type, MessageType::kShardPlan);
+}
+
+TEST(TelemetryListener, ItsSocketsAreClosedOnExec) {
+  Listener listener;
+  Rank rank(listener);
+  rank.hello();
+  rank.expect_welcome();
+  EXPECT_EQ(inheritable_sockets_of_port(listener.port()), 0);
 }
 
 TEST(TelemetryListener, ForgetsARankThatIsGone) {
