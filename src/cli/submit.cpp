@@ -7,12 +7,15 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <sstream>
 #include <thread>
 
 #include "cli/follow.h"
 #include "cli/job_commands.h"
 #include "cli/progress_view.h"
+#include "cli/verify.h"
 #include "common/config.h"
+#include "common/durable_file.h"
 #include "common/error.h"
 #include "common/pipeline.h"
 
@@ -49,6 +52,19 @@ int finish(const FollowResult& result, bool json_output) {
   for (const std::string& line : failure_lines(result)) std::cerr << "onestep: " << line << "\n";
   if (json_output) std::cout << follow_summary(result).dump() << std::endl;
   return result.succeeded ? 0 : exit_status(ErrorCode::kJobFailed);
+}
+
+// What an export job made, into a folder of the user's choice; the list of digests last, so that a folder with one
+// is whole.
+void copy_export(const std::string& run, const std::string& folder) {
+  const std::string list = read_file(run + "/SHA256SUMS");
+  create_folders_durably(folder);
+  std::istringstream lines(list);
+  for (std::string digest, name; lines >> digest >> name;) {
+    write_file_durably(folder + "/" + name, read_file(run + "/" + name));
+  }
+  write_file_durably(folder + "/SHA256SUMS", list);
+  verify_path(folder);
 }
 
 std::string pipeline_id(const json& answer) { return answer.at("pipeline").at("id").get<std::string>(); }
@@ -100,15 +116,15 @@ int export_model(const Client& client, const std::string& job, const std::string
   if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {
     throw Error(ErrorCode::kConflict, folder + ": expected a new or empty folder, found files in it");
   }
-  const json spec = {{"name", "export"},
-                     {"kind", "export"},
-                     {"model", source.at("run_folder")},
-                     {"output", folder}};
+  const json spec = {{"name", "export"}, {"kind", "export"}, {"model", source.at("run_folder")}};
   const json answer = client.post("/api/v1/jobs", {{"spec", spec}, {"base", std::filesystem::current_path().string()}});
   const FollowResult result = follow(client, pipeline_id(answer), json_output);
   const int status = finish(result, json_output);
-  if (status == 0 && !json_output) std::cout << "exported to " << folder << "\n";
-  return status;
+  if (status != 0) return status;
+  const json done = client.get(job_target(result.jobs.at(0).at("id").get<std::string>()));
+  copy_export(done.at("run_folder").get<std::string>(), folder);
+  if (!json_output) std::cout << "exported to " << folder << "\n";
+  return 0;
 }
 
 }  // namespace onestep

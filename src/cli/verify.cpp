@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <iostream>
+#include <sstream>
 
 #include "cli/text.h"
 #include "common/checkpoint_manifest.h"
@@ -97,16 +98,25 @@ VerifiedPart verify_manifest_folder(const std::string& folder) {
                                        format + "\"");
 }
 
-void check_listed_digests(const std::string& folder, const json& config) {
-  const auto files = config.find("files");
-  if (files == config.end()) return;
-  for (const auto& [name, digest] : files->items()) {
-    const std::string path = folder + "/" + name;
-    const std::string found = sha256_file(path);
-    if (!digest.is_string() || found != digest.get<std::string>()) {
-      throw Error(ErrorCode::kCorrupt, path + ": sha256: expected " + digest.dump() + ", found " + found);
+// SHA256SUMS as sha256sum writes it: "<64 hex digits>  <name>" a line.
+void verify_listed_digests(const std::string& folder) {
+  const std::string list = folder + "/SHA256SUMS";
+  std::istringstream lines(read_file(list));
+  int number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    const std::string name = line.size() > 66 ? line.substr(66) : "";
+    if (name.empty() || name.find('/') != std::string::npos || line.substr(64, 2) != "  ") {
+      throw Error(ErrorCode::kCorrupt, list + ": line " + std::to_string(number) +
+                                           ": expected a digest, two spaces and a file's name, found \"" + line + "\"");
+    }
+    const std::string found = sha256_file(folder + "/" + name);
+    if (found != line.substr(0, 64)) {
+      throw Error(ErrorCode::kCorrupt, folder + "/" + name + ": sha256: expected " + line.substr(0, 64) +
+                                           " (SHA256SUMS), found " + found);
     }
   }
+  if (number == 0) throw Error(ErrorCode::kCorrupt, list + ": expected a line for each file, found none");
 }
 
 VerifiedPart verify_model(const std::string& folder) {
@@ -122,7 +132,7 @@ VerifiedPart verify_model(const std::string& folder) {
     throw Error(ErrorCode::kCorrupt, weights.path + ": sha256: expected " + expected + " (config.json), found " +
                                          weights.digest);
   }
-  check_listed_digests(folder, config);
+  if (format == "onestep-export") verify_listed_digests(folder);
   return {folder, format == "onestep-export" ? "export" : "model", weights.digest,
           text_field(config, "kind") + ", " + weights.detail};
 }
