@@ -1,0 +1,206 @@
+// onestep-coordinator: command line, sockets, signals and the clock around a Coordinator.
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <iostream>
+#include <thread>
+
+#include "common/build_info.h"
+#include "common/durable_file.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "coordinator/api.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/http_server.h"
+#include "coordinator/launcher/local_mpirun.h"
+#include "coordinator/telemetry_listener.h"
+
+namespace onestep {
+namespace {
+
+namespace asio = boost::asio;
+
+constexpr std::chrono::milliseconds kTick{200};
+constexpr std::chrono::seconds kStopWorkersLimit{60};  // to save and end, with --stop-workers
+constexpr double kSameErrorAgain_s = 10;               // the same error of a tick is logged this often
+
+struct Arguments {
+  std::string data;
+  std::string listen = "127.0.0.1:8080";
+  int slots = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  bool stop_workers = false;
+};
+
+double unix_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+int cores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
+
+// Everything that runs, in the order in which it is made: sockets first, so that a port in use changes nothing on disk.
+class Service {
+ public:
+  Service(asio::io_context& io, const Arguments& arguments)
+      : io_(io),
+        arguments_(arguments),
+        http_(io, parse_listen_address(arguments.listen), {},
+              [this](const HttpRequest& request) { return api_.handle(request); }),
+        telemetry_(io, {},
+                   {.hello = [this](const Hello& hello) { return coordinator_.hello(hello); },
+                    .message = [this](const RankId& from,
+                                      const Message& message) { return coordinator_.on_message(from, message); }}),
+        coordinator_({.data = arguments.data, .slots = arguments.slots, .clock = unix_seconds},
+                     std::make_unique<LocalMpirun>(LocalMpirunOptions{
+                         .worker = worker_beside_this_program(), .mpirun = "mpirun", .cores = cores()})),
+        api_(coordinator_),
+        timer_(io),
+        signals_(io, SIGINT, SIGTERM) {}
+
+  void start() {
+    coordinator_.set_sender([this](const RankId& to, const Message& command) { telemetry_.send(to, command); });
+    write_address();
+    telemetry_.start();
+    http_.start();
+    asio::co_spawn(io_, tick_until_stopped(), asio::detached);
+    asio::co_spawn(io_, wait_for_signals(), asio::detached);
+    std::cout << "onestep-coordinator listening on http://" << to_string(http_.address()) << ", data in "
+              << arguments_.data << std::endl;
+  }
+
+ private:
+  // How workers and people find this coordinator; a restarted one rewrites it.
+  void write_address() const {
+    const nlohmann::ordered_json address = {{"http", to_string(http_.address())},
+                                            {"telemetry", telemetry_.address()},
+                                            {"pid", ::getpid()},
+                                            {"started", static_cast<std::int64_t>(unix_seconds())}};
+    write_file_durably(arguments_.data + "/coordinator.address", address.dump() + "\n");
+  }
+
+  asio::awaitable<void> tick_until_stopped() {
+    while (!stopped_) {
+      tick();
+      timer_.expires_after(kTick);
+      boost::system::error_code cancelled;
+      co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+    }
+  }
+
+  // A full disk or the like must not end the service: what could not be done is tried again.
+  void tick() {
+    try {
+      coordinator_.tick();
+    } catch (const std::exception& error) {
+      if (error.what() == last_error_ && unix_seconds() - last_error_time_ < kSameErrorAgain_s) return;
+      last_error_ = error.what();
+      last_error_time_ = unix_seconds();
+      log_error("tick: " + last_error_);
+    }
+  }
+
+  asio::awaitable<void> wait_for_signals() {
+    const int signal = co_await signals_.async_wait(asio::use_awaitable);
+    signals_.clear();  // a second one ends the program at once
+    log_info(std::string("stopping: ") + (signal == SIGINT ? "SIGINT" : "SIGTERM"));
+    api_.set_stopping();
+    http_.stop();
+    if (arguments_.stop_workers) co_await stop_workers();
+    stopped_ = true;
+    timer_.cancel();
+    telemetry_.stop();
+    io_.stop();
+  }
+
+  asio::awaitable<void> stop_workers() {
+    coordinator_.stop_all("the coordinator stops");
+    const auto deadline = std::chrono::steady_clock::now() + kStopWorkersLimit;
+    asio::steady_timer pause(io_);
+    while (!coordinator_.idle()) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        log_warning("attempts still run; they are adopted at the next start");
+        co_return;
+      }
+      pause.expires_after(kTick);
+      co_await pause.async_wait(asio::use_awaitable);
+    }
+  }
+
+  asio::io_context& io_;
+  const Arguments arguments_;
+  HttpServer http_;
+  TelemetryListener telemetry_;
+  Coordinator coordinator_;
+  Api api_;
+  asio::steady_timer timer_;
+  asio::signal_set signals_;
+  bool stopped_ = false;
+  std::string last_error_;
+  double last_error_time_ = 0;
+};
+
+// Exit status when there is nothing to run: help, version, a wrong command line.
+std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) {
+  CLI::App app("Runs the Onestep service on this machine: REST for people, telemetry for workers, jobs with mpirun.");
+  app.set_version_flag("--version", std::string("onestep-coordinator ") + build_version() + " " + build_commit());
+  app.add_option("--data", arguments.data, "folder with everything the service keeps; made if missing")->required();
+  app.add_option("--listen", arguments.listen, "HOST:PORT for HTTP, loopback only; port 0: any free one")
+      ->capture_default_str();
+  app.add_option("--slots", arguments.slots, "ranks that run at a time; a job with more runs alone")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  app.add_flag("--stop-workers", arguments.stop_workers,
+               "on SIGTERM or SIGINT let running attempts save and end (without it they go on, and are adopted at the "
+               "next start)");
+  app.footer("Example: onestep-coordinator --data ./onestep-data --listen 127.0.0.1:8080\n"
+             "Exit status: 0 stopped by a signal, 2 wrong command line, 5 system error such as a full disk, "
+             "6 port in use, 8 the data folder has another coordinator.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int status = app.exit(error);
+    return status == 0 ? 0 : exit_status(ErrorCode::kUsage);
+  }
+  arguments.data = std::filesystem::absolute(arguments.data).lexically_normal().string();
+  if (arguments.data.size() > 1 && arguments.data.ends_with('/')) arguments.data.pop_back();
+  return std::nullopt;
+}
+
+int run(int argc, char** argv) {
+  Arguments arguments;
+  if (const std::optional<int> status = parse_arguments(argc, argv, arguments)) return *status;
+  set_log_context("coordinator");
+  std::signal(SIGPIPE, SIG_IGN);
+  asio::io_context io(1);
+  Service service(io, arguments);
+  service.start();
+  io.run();
+  return 0;
+}
+
+}  // namespace
+}  // namespace onestep
+
+int main(int argc, char** argv) {
+  try {
+    return onestep::run(argc, argv);
+  } catch (const onestep::Error& error) {
+    std::cerr << "onestep-coordinator: " << error.what() << "\n";
+    return onestep::exit_status(error.code());
+  } catch (const std::exception& error) {
+    std::cerr << "onestep-coordinator: " << error.what() << "\n";
+    return onestep::exit_status(onestep::ErrorCode::kInternal);
+  }
+}
