@@ -119,34 +119,45 @@ class Coordinator {
   bool idle();
 
  private:
-  struct Ended;
-
-  void reconcile();
   JobRecord find_job(const std::string& id);
-  void save(JobRecord& job, JobEvent event, const std::string& reason);
-  void update_dependencies();
-  void start_jobs();
-  void start(JobRecord job, const std::string& reason);
-  void watch_attempts();
-  void watch_attempt(JobRecord& job);
-  void end_attempt(JobRecord& job, AttemptRecord& attempt, const ProcessEnd& end);
-  void decide_end(JobRecord& job, AttemptRecord& attempt, const JobOutcome& outcome);
-  void request_stop(JobRecord& job, bool cancel, const std::string& reason);
-  void after_job_ended(const JobRecord& job);
-  std::optional<JobOutcome> told_outcome(const JobRecord& job, const AttemptRecord& attempt);
-  LaunchRequest launch_request(const JobRecord& job) const;
-  std::int64_t progress_mark(const JobRecord& job);
+  // Applies the event, with its reason, to the record and to the database (inside the caller's transaction).
+  void apply(JobRecord& job, JobEvent event, const std::string& reason);
 
+  // Jobs and what they wait for.
+  void update_dependencies();
+  void start_ready_jobs();
+  void start(JobRecord job, const std::string& reason);
+  void write_run_folder(const JobRecord& job);
+
+  // Attempts.
+  void reconcile();
+  void watch_attempts();
+  void watch_attempt(const JobRecord& job);
+  void enforce_stop(const JobRecord& job, const AttemptRecord& attempt);
+  void end_attempt(JobRecord job, AttemptRecord attempt, const ProcessEnd& end);
+  JobOutcome outcome_of(const JobRecord& job, const AttemptRecord& attempt, const ProcessEnd& end);
+  void decide_end(JobRecord& job, AttemptRecord& attempt, const JobOutcome& outcome);
+  void decide_restart(JobRecord& job, const AttemptRecord& attempt, const JobOutcome& outcome);
+  void request_stop(JobRecord& job, bool cancel, const std::string& reason);
+  [[nodiscard]] LaunchRequest launch_request(const JobRecord& job, int attempt) const;
+  [[nodiscard]] JobSpec resolved_spec(const JobRecord& job);
+
+  // Checkpoints and their evaluations.
   void checkpoint_committed(const JobRecord& job, const CheckpointRecord& checkpoint);
   void schedule_evaluation(const JobRecord& job, const CheckpointRecord& checkpoint);
-  void trim_evaluations(const JobRecord& parent, std::size_t keep, const std::string& reason);
+  void trim_evaluations(const std::string& parent, std::size_t keep, const std::string& reason);
   void record_evaluation(const JobRecord& evaluation);
   void update_pins(const std::string& job);
-  void scan_checkpoints(const JobRecord& job);
 
+  // Telemetry.
+  std::optional<Refusal> fence(const std::string& job_id, int attempt, int rank,
+                               std::optional<JobRecord>& job);
+  MessageAnswer store_fact(const JobRecord& job, const RankId& from, const Message& message);
+  void take_final_state(const JobRecord& job, const nlohmann::json& body);
   void take_progress(const RankId& from, const nlohmann::json& body);
-  void flush_progress(bool force);
-  void send(const JobRecord& job, MessageType type, nlohmann::json body);
+  std::vector<LeaseRecord> grant(const JobRecord& job, const RankId& to);
+  void flush_progress();
+  void send_to_all(const JobRecord& job, const Message& command);
 
   CoordinatorOptions options_;
   DataLock lock_;
@@ -158,7 +169,10 @@ class Coordinator {
   std::map<std::string, nlohmann::json> latest_progress_;
   std::vector<std::pair<std::string, MetricPoint>> pending_metrics_;
   double last_flush_ = 0;
-  std::map<std::string, double> told_final_;  // job -> when its final state came, until its processes are gone
+  // When the final state of a job's attempt came and when its mpirun was asked to end: what is left of it is then overdue.
+  std::map<std::string, double> final_since_;
+  std::map<std::string, double> terminated_at_;
+  std::set<std::string> pins_due_;  // jobs whose pinned checkpoints may have changed
 };
 
 }  // namespace onestep

@@ -1,0 +1,484 @@
+#include "coordinator/store.h"
+
+#include <sqlite3.h>
+
+#include "coordinator/sqlite.h"
+
+namespace onestep {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kSchema = R"sql(
+CREATE TABLE pipelines(
+  number INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
+  created REAL NOT NULL) STRICT;
+CREATE TABLE jobs(
+  number INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  pipeline TEXT NOT NULL REFERENCES pipelines(id),
+  parent TEXT REFERENCES jobs(id),
+  parent_iteration INTEGER NOT NULL,
+  ranks INTEGER NOT NULL,
+  spec TEXT NOT NULL,
+  state TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  attempts INTEGER NOT NULL,
+  failures INTEGER NOT NULL,
+  not_before REAL NOT NULL,
+  cancel_requested INTEGER NOT NULL,
+  stop_requested REAL NOT NULL,
+  created REAL NOT NULL,
+  started REAL NOT NULL,
+  ended REAL NOT NULL,
+  digest TEXT NOT NULL,
+  outcome TEXT,
+  progress TEXT) STRICT;
+CREATE INDEX jobs_by_state ON jobs(state);
+CREATE INDEX jobs_by_name ON jobs(name);
+CREATE INDEX jobs_by_pipeline ON jobs(pipeline);
+CREATE INDEX jobs_by_parent ON jobs(parent);
+CREATE TABLE dependencies(
+  job TEXT NOT NULL REFERENCES jobs(id),
+  position INTEGER NOT NULL,
+  needs TEXT NOT NULL REFERENCES jobs(id),
+  PRIMARY KEY(job, position)) STRICT, WITHOUT ROWID;
+CREATE TABLE attempts(
+  job TEXT NOT NULL REFERENCES jobs(id),
+  number INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  pid INTEGER NOT NULL,
+  start_time INTEGER NOT NULL,
+  started REAL NOT NULL,
+  ended REAL NOT NULL,
+  progress_mark INTEGER NOT NULL,
+  outcome TEXT,
+  PRIMARY KEY(job, number)) STRICT, WITHOUT ROWID;
+CREATE TABLE checkpoints(
+  job TEXT NOT NULL REFERENCES jobs(id),
+  folder TEXT NOT NULL,
+  attempt INTEGER NOT NULL,
+  iteration INTEGER NOT NULL,
+  images INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  digest TEXT NOT NULL,
+  committed REAL NOT NULL,
+  frechet REAL,
+  best INTEGER NOT NULL,
+  PRIMARY KEY(job, folder)) STRICT, WITHOUT ROWID;
+CREATE TABLE metrics(
+  number INTEGER PRIMARY KEY,
+  job TEXT NOT NULL REFERENCES jobs(id),
+  key TEXT NOT NULL,
+  stage TEXT NOT NULL,
+  iteration INTEGER NOT NULL,
+  images INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  rank INTEGER NOT NULL,
+  value REAL NOT NULL,
+  UNIQUE(job, key, stage, iteration)) STRICT;
+CREATE TABLE messages(
+  job TEXT NOT NULL REFERENCES jobs(id),
+  attempt INTEGER NOT NULL,
+  rank INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  PRIMARY KEY(job, attempt, rank, sequence)) STRICT, WITHOUT ROWID;
+CREATE TABLE leases(
+  job TEXT NOT NULL REFERENCES jobs(id),
+  shard INTEGER NOT NULL,
+  first INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  rank INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  sha256 TEXT NOT NULL,
+  PRIMARY KEY(job, shard)) STRICT, WITHOUT ROWID;
+CREATE TABLE counters(
+  name TEXT PRIMARY KEY,
+  value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO counters VALUES ('pipelines', 0), ('jobs', 0);
+)sql";
+
+void execute(sqlite3* database, const char* sql) {
+  const int code = sqlite3_exec(database, sql, nullptr, nullptr, nullptr);
+  if (code != SQLITE_OK) throw_sqlite(database, code, std::string("\"") + sql + "\"");
+}
+
+void bind_json(Statement& statement, const json& value) {
+  if (value.is_null()) {
+    statement.null();
+  } else {
+    statement << value.dump();
+  }
+}
+
+json read_json(Statement& row) {
+  std::string text;
+  row >> text;
+  return text.empty() ? json() : json::parse(text);
+}
+
+constexpr const char* kJobColumns =
+    "number, id, name, kind, pipeline, parent, parent_iteration, ranks, spec, state, reason, "
+    "attempts, failures, not_before, cancel_requested, stop_requested, created, started, ended, "
+    "digest, outcome, progress";
+
+JobRecord read_job(Statement& row) {
+  JobRecord job;
+  std::string state;
+  row >> job.number >> job.id >> job.name >> job.kind >> job.pipeline >> job.parent >>
+      job.parent_iteration >> job.ranks;
+  job.spec = read_json(row);
+  row >> state >> job.reason >> job.attempts >> job.failures >> job.not_before >>
+      job.cancel_requested >> job.stop_requested >> job.created >> job.started >> job.ended >>
+      job.digest;
+  job.outcome = read_json(row);
+  job.progress = read_json(row);
+  const std::optional<JobState> known = job_state_from_string(state);
+  if (!known) {
+    throw Error(ErrorCode::kCorrupt,
+                "coordinator database: job " + job.id + " has the unknown state \"" + state + "\"");
+  }
+  job.state = *known;
+  return job;
+}
+
+AttemptRecord read_attempt(Statement& row) {
+  AttemptRecord attempt;
+  row >> attempt.job >> attempt.number >> attempt.state >> attempt.reason >> attempt.pid >>
+      attempt.start_time >> attempt.started >> attempt.ended >> attempt.progress_mark;
+  attempt.outcome = read_json(row);
+  return attempt;
+}
+
+}  // namespace
+
+struct Store::Database {
+  sqlite3* handle = nullptr;
+  ~Database() { sqlite3_close(handle); }
+
+  std::vector<std::string> texts(const char* sql, const std::string& argument) const {
+    Statement statement(handle, sql);
+    statement << argument;
+    std::vector<std::string> values;
+    while (statement.step()) statement >> values.emplace_back();
+    return values;
+  }
+
+  std::vector<JobRecord> jobs(Statement& statement) const {
+    std::vector<JobRecord> jobs;
+    while (statement.step()) jobs.push_back(read_job(statement));
+    for (JobRecord& job : jobs) {
+      job.after = texts("SELECT needs FROM dependencies WHERE job = ? ORDER BY position", job.id);
+    }
+    return jobs;
+  }
+
+  std::int64_t next(const char* counter) const {
+    Statement statement(handle,
+                        "UPDATE counters SET value = value + 1 WHERE name = ? RETURNING value");
+    statement << counter;
+    std::int64_t value = 0;
+    while (statement.step()) statement >> value;
+    return value;
+  }
+};
+
+Store::Store(const std::string& path) : database_(std::make_unique<Database>()) {
+  const int code = sqlite3_open_v2(path.c_str(), &database_->handle,
+                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, nullptr);
+  if (code != SQLITE_OK) throw_sqlite(database_->handle, code, path + ": opening the database");
+  sqlite3* handle = database_->handle;
+  try {
+    sqlite3_busy_timeout(handle, 2000);
+    std::int64_t version = 0;
+    {
+      Statement statement(handle, "PRAGMA user_version");
+      if (statement.step()) statement >> version;
+    }
+    if (version > kSchemaVersion) {
+      throw Error(ErrorCode::kMismatch,
+                  path + ": schema version; expected at most " + std::to_string(kSchemaVersion) +
+                      ", found " + std::to_string(version) +
+                      "; the folder was used by a newer onestep-coordinator");
+    }
+    execute(handle, "PRAGMA journal_mode = WAL");
+    execute(handle, "PRAGMA synchronous = FULL");
+    execute(handle, "PRAGMA foreign_keys = ON");
+    if (version == 0) {
+      Transaction creation = begin();
+      execute(handle, kSchema);
+      execute(handle, ("PRAGMA user_version = " + std::to_string(kSchemaVersion)).c_str());
+      creation.commit();
+    }
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kMismatch) throw;
+    throw Error(error.code(), path + ": " + error.what());
+  }
+}
+
+Store::Store(Store&&) noexcept = default;
+Store& Store::operator=(Store&&) noexcept = default;
+Store::~Store() = default;
+
+Store::Transaction::Transaction(Store* store) : store_(store) {
+  execute(store_->database_->handle, "BEGIN IMMEDIATE");
+}
+
+Store::Transaction::~Transaction() {
+  if (store_ != nullptr) {
+    sqlite3_exec(store_->database_->handle, "ROLLBACK", nullptr, nullptr, nullptr);
+  }
+}
+
+void Store::Transaction::commit() {
+  execute(store_->database_->handle, "COMMIT");
+  store_ = nullptr;
+}
+
+std::int64_t Store::next_pipeline_number() { return database_->next("pipelines"); }
+std::int64_t Store::next_job_number() { return database_->next("jobs"); }
+
+void Store::insert_pipeline(const PipelineRecord& pipeline) {
+  Statement statement(database_->handle, "INSERT INTO pipelines VALUES (?, ?, ?, ?)");
+  (statement << pipeline.number << pipeline.id << pipeline.name << pipeline.created).run();
+}
+
+std::optional<PipelineRecord> Store::pipeline(const std::string& id) {
+  Statement statement(database_->handle,
+                      "SELECT number, id, name, created FROM pipelines WHERE id = ?");
+  statement << id;
+  if (!statement.step()) return std::nullopt;
+  PipelineRecord pipeline;
+  statement >> pipeline.number >> pipeline.id >> pipeline.name >> pipeline.created;
+  pipeline.jobs = database_->texts(
+      "SELECT id FROM jobs WHERE pipeline = ? AND parent IS NULL ORDER BY number", id);
+  return pipeline;
+}
+
+void Store::insert_job(const JobRecord& job) {
+  Statement statement(
+      database_->handle,
+      "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  statement << job.number << job.id << job.name << job.kind << job.pipeline;
+  if (job.parent.empty()) {
+    statement.null();
+  } else {
+    statement << job.parent;
+  }
+  statement << job.parent_iteration << job.ranks << job.spec.dump() << to_string(job.state)
+            << job.reason << job.attempts << job.failures << job.not_before << job.cancel_requested
+            << job.stop_requested << job.created << job.started << job.ended << job.digest;
+  bind_json(statement, job.outcome);
+  bind_json(statement, job.progress);
+  statement.run();
+  for (std::size_t i = 0; i < job.after.size(); ++i) {
+    Statement dependency(database_->handle, "INSERT INTO dependencies VALUES (?, ?, ?)");
+    (dependency << job.id << static_cast<std::int64_t>(i) << job.after[i]).run();
+  }
+}
+
+void Store::update_job(const JobRecord& job) {
+  Statement statement(database_->handle,
+                      "UPDATE jobs SET state = ?, reason = ?, attempts = ?, failures = ?, "
+                      "not_before = ?, cancel_requested = ?, stop_requested = ?, started = ?, "
+                      "ended = ?, digest = ?, outcome = ?, progress = ? WHERE id = ?");
+  statement << to_string(job.state) << job.reason << job.attempts << job.failures << job.not_before
+            << job.cancel_requested << job.stop_requested << job.started << job.ended << job.digest;
+  bind_json(statement, job.outcome);
+  bind_json(statement, job.progress);
+  (statement << job.id).run();
+}
+
+std::optional<JobRecord> Store::job(const std::string& id) {
+  const std::string sql = std::string("SELECT ") + kJobColumns + " FROM jobs WHERE id = ?";
+  Statement statement(database_->handle, sql.c_str());
+  statement << id;
+  std::vector<JobRecord> found = database_->jobs(statement);
+  if (found.empty()) return std::nullopt;
+  return std::move(found.front());
+}
+
+std::optional<JobRecord> Store::newest_job_named(const std::string& name) {
+  const std::string sql = std::string("SELECT ") + kJobColumns +
+                          " FROM jobs WHERE name = ? ORDER BY number DESC LIMIT 1";
+  Statement statement(database_->handle, sql.c_str());
+  statement << name;
+  std::vector<JobRecord> found = database_->jobs(statement);
+  if (found.empty()) return std::nullopt;
+  return std::move(found.front());
+}
+
+std::vector<JobRecord> Store::jobs(const JobFilter& filter) {
+  std::string sql = std::string("SELECT ") + kJobColumns + " FROM jobs WHERE number > ?";
+  if (filter.state) sql += " AND state = ?";
+  if (!filter.pipeline.empty()) sql += " AND pipeline = ?";
+  if (!filter.name.empty()) sql += " AND name = ?";
+  if (!filter.parent.empty()) sql += " AND parent = ?";
+  sql += " ORDER BY number";
+  if (filter.limit > 0) sql += " LIMIT ?";
+  Statement statement(database_->handle, sql.c_str());
+  statement << filter.after;
+  if (filter.state) statement << to_string(*filter.state);
+  if (!filter.pipeline.empty()) statement << filter.pipeline;
+  if (!filter.name.empty()) statement << filter.name;
+  if (!filter.parent.empty()) statement << filter.parent;
+  if (filter.limit > 0) statement << filter.limit;
+  return database_->jobs(statement);
+}
+
+std::vector<JobRecord> Store::unfinished_jobs() {
+  const std::string sql =
+      std::string("SELECT ") + kJobColumns +
+      " FROM jobs WHERE state IN ('waiting', 'blocked', 'queued', 'starting', 'running', "
+      "'stopping') ORDER BY number";
+  Statement statement(database_->handle, sql.c_str());
+  return database_->jobs(statement);
+}
+
+void Store::insert_attempt(const AttemptRecord& attempt) {
+  Statement statement(database_->handle,
+                      "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  statement << attempt.job << attempt.number << attempt.state << attempt.reason << attempt.pid
+            << attempt.start_time << attempt.started << attempt.ended << attempt.progress_mark;
+  bind_json(statement, attempt.outcome);
+  statement.run();
+}
+
+void Store::update_attempt(const AttemptRecord& attempt) {
+  Statement statement(database_->handle,
+                      "UPDATE attempts SET state = ?, reason = ?, pid = ?, start_time = ?, "
+                      "started = ?, ended = ?, progress_mark = ?, outcome = ? "
+                      "WHERE job = ? AND number = ?");
+  statement << attempt.state << attempt.reason << attempt.pid << attempt.start_time
+            << attempt.started << attempt.ended << attempt.progress_mark;
+  bind_json(statement, attempt.outcome);
+  (statement << attempt.job << attempt.number).run();
+}
+
+std::optional<AttemptRecord> Store::attempt(const std::string& job, int number) {
+  Statement statement(database_->handle, "SELECT * FROM attempts WHERE job = ? AND number = ?");
+  statement << job << number;
+  if (!statement.step()) return std::nullopt;
+  return read_attempt(statement);
+}
+
+std::vector<AttemptRecord> Store::attempts(const std::string& job) {
+  Statement statement(database_->handle, "SELECT * FROM attempts WHERE job = ? ORDER BY number");
+  statement << job;
+  std::vector<AttemptRecord> attempts;
+  while (statement.step()) attempts.push_back(read_attempt(statement));
+  return attempts;
+}
+
+bool Store::insert_checkpoint(const CheckpointRecord& checkpoint) {
+  Statement statement(database_->handle,
+                      "INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  statement << checkpoint.job << checkpoint.folder << checkpoint.attempt << checkpoint.iteration
+            << checkpoint.images << checkpoint.bytes << checkpoint.digest << checkpoint.committed;
+  if (checkpoint.frechet) {
+    statement << *checkpoint.frechet;
+  } else {
+    statement.null();
+  }
+  (statement << checkpoint.best).run();
+  return sqlite3_changes(database_->handle) > 0;
+}
+
+void Store::update_checkpoint(const CheckpointRecord& checkpoint) {
+  Statement statement(database_->handle,
+                      "UPDATE checkpoints SET frechet = ?, best = ? WHERE job = ? AND folder = ?");
+  if (checkpoint.frechet) {
+    statement << *checkpoint.frechet;
+  } else {
+    statement.null();
+  }
+  (statement << checkpoint.best << checkpoint.job << checkpoint.folder).run();
+}
+
+std::vector<CheckpointRecord> Store::checkpoints(const std::string& job) {
+  Statement statement(database_->handle,
+                      "SELECT job, folder, attempt, iteration, images, bytes, digest, committed, "
+                      "best, frechet FROM checkpoints WHERE job = ? ORDER BY iteration, attempt");
+  statement << job;
+  std::vector<CheckpointRecord> checkpoints;
+  while (statement.step()) {
+    CheckpointRecord& checkpoint = checkpoints.emplace_back();
+    statement >> checkpoint.job >> checkpoint.folder >> checkpoint.attempt >>
+        checkpoint.iteration >> checkpoint.images >> checkpoint.bytes >> checkpoint.digest >>
+        checkpoint.committed >> checkpoint.best;
+    if (!statement.next_is_null()) statement >> checkpoint.frechet.emplace();
+  }
+  return checkpoints;
+}
+
+void Store::insert_metric(const std::string& job, const MetricPoint& point) {
+  Statement statement(database_->handle,
+                      "INSERT OR REPLACE INTO metrics(job, key, stage, iteration, images, attempt, "
+                      "rank, value) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+  (statement << job << point.key << point.stage << point.iteration << point.images << point.attempt
+             << point.rank << point.value)
+      .run();
+}
+
+std::vector<MetricPoint> Store::metrics(const std::string& job,
+                                        const std::vector<std::string>& keys) {
+  std::string sql =
+      "SELECT key, stage, iteration, images, attempt, rank, value FROM metrics WHERE job = ?";
+  for (std::size_t i = 0; i < keys.size(); ++i) sql += i == 0 ? " AND key IN (?" : ", ?";
+  if (!keys.empty()) sql += ")";
+  sql += " ORDER BY number";
+  Statement statement(database_->handle, sql.c_str());
+  statement << job;
+  for (const std::string& key : keys) statement << key;
+  std::vector<MetricPoint> points;
+  while (statement.step()) {
+    MetricPoint& point = points.emplace_back();
+    statement >> point.key >> point.stage >> point.iteration >> point.images >> point.attempt >>
+        point.rank >> point.value;
+  }
+  return points;
+}
+
+bool Store::remember_message(const std::string& job, int attempt, int rank,
+                             std::uint64_t sequence) {
+  Statement statement(database_->handle, "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?)");
+  (statement << job << attempt << rank << static_cast<std::int64_t>(sequence)).run();
+  return sqlite3_changes(database_->handle) > 0;
+}
+
+void Store::put_lease(const std::string& job, const LeaseRecord& lease) {
+  Statement statement(database_->handle,
+                      "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+  (statement << job << lease.shard << lease.first << lease.count << lease.rank << lease.attempt
+             << lease.state << lease.sha256)
+      .run();
+}
+
+std::vector<LeaseRecord> Store::leases(const std::string& job) {
+  Statement statement(database_->handle,
+                      "SELECT shard, first, count, rank, attempt, state, sha256 FROM leases "
+                      "WHERE job = ? ORDER BY shard");
+  statement << job;
+  std::vector<LeaseRecord> leases;
+  while (statement.step()) {
+    LeaseRecord& lease = leases.emplace_back();
+    statement >> lease.shard >> lease.first >> lease.count >> lease.rank >> lease.attempt >>
+        lease.state >> lease.sha256;
+  }
+  return leases;
+}
+
+void Store::release_leases(const std::string& job, int attempt) {
+  Statement statement(database_->handle,
+                      "UPDATE leases SET state = 'released', attempt = 0 "
+                      "WHERE job = ? AND attempt = ? AND state = 'leased'");
+  (statement << job << attempt).run();
+}
+
+}  // namespace onestep
