@@ -30,6 +30,29 @@ std::string ranks_text(int ranks) {
   return std::to_string(ranks) + (ranks == 1 ? " rank" : " ranks");
 }
 
+JobOutcome failure(const JobRecord& job, ErrorCode code, const std::string& message) {
+  JobOutcome outcome;
+  outcome.name = job.name;
+  outcome.kind = job.kind;
+  outcome.state = "failed";
+  outcome.attempts = job.attempts;
+  outcome.error_code = to_string(code);
+  outcome.error = message;
+  return outcome;
+}
+
+JobFilter of_pipeline(const std::string& id) {
+  JobFilter filter;
+  filter.pipeline = id;
+  return filter;
+}
+
+JobFilter evaluations_of(const std::string& parent) {
+  JobFilter filter;
+  filter.parent = parent;
+  return filter;
+}
+
 std::string prepare_data_folder(const std::string& data) {
   create_folders_durably(data + "/jobs");
   return data;
@@ -256,7 +279,7 @@ json Coordinator::worker_spec(const std::string& id) {
 
 JobSpec Coordinator::resolved_spec(const JobRecord& job) {
   JobSpec spec = parse_job_spec(job.spec, options_.data, "job " + job.id);
-  const std::vector<JobRecord> siblings = store_.jobs({.pipeline = job.pipeline});
+  const std::vector<JobRecord> siblings = store_.jobs(of_pipeline(job.pipeline));
   spec = substitute_references(std::move(spec), [&](const std::string& name) {
     for (const JobRecord& sibling : siblings) {
       if (sibling.parent.empty() && sibling.name == name) return run_folder(sibling.id);
@@ -394,10 +417,8 @@ void Coordinator::start(JobRecord job, const std::string& reason) {
     // Launched but not written down: it must not run beside the next attempt.
     launcher_->kill_all(launch_request(job, attempt.number));
     Store::Transaction transaction = store_.begin();
-    JobOutcome outcome{.name = job.name, .kind = job.kind, .state = "failed"};
-    outcome.error_code = to_string(error.code());
-    outcome.error = std::string("could not be launched: ") + error.what();
-    decide_end(job, attempt, outcome);
+    decide_end(job, attempt,
+               failure(job, error.code(), std::string("could not be launched: ") + error.what()));
     transaction.commit();
   }
 }
@@ -496,10 +517,8 @@ JobOutcome Coordinator::outcome_of(const JobRecord& job, const AttemptRecord& at
   if (!attempt.outcome.is_null()) {
     return job_outcome_from_json(attempt.outcome, "final state of " + job.id);
   }
-  JobOutcome outcome{.name = job.name, .kind = job.kind, .state = "failed"};
-  outcome.attempts = attempt.number;
-  outcome.error_code = to_string(ErrorCode::kInternal);
-  outcome.error = "died without a word: " + end.description;
+  JobOutcome outcome =
+      failure(job, ErrorCode::kInternal, "died without a word: " + end.description);
   if (!why_not.empty()) {
     outcome.error += "; its outcome can't be read: " + why_not;
     return outcome;
@@ -604,7 +623,7 @@ void Coordinator::checkpoint_committed(const JobRecord& job, const CheckpointRec
 void Coordinator::schedule_evaluation(const JobRecord& job, const CheckpointRecord& checkpoint) {
   const JobSpec distill = resolved_spec(job);
   if (std::get<DistillSpec>(distill.options).evaluation.detector.empty()) return;
-  for (const JobRecord& known : store_.jobs({.parent = job.id})) {
+  for (const JobRecord& known : store_.jobs(evaluations_of(job.id))) {
     // Another attempt's checkpoint of the same iteration holds the same weights.
     const bool useless = known.state == JobState::kFailed || known.state == JobState::kCancelled;
     if (known.parent_iteration == checkpoint.iteration && !useless) return;
@@ -632,7 +651,8 @@ void Coordinator::schedule_evaluation(const JobRecord& job, const CheckpointReco
 void Coordinator::trim_evaluations(const std::string& parent, std::size_t keep,
                                    const std::string& reason) {
   std::vector<JobRecord> waiting;
-  for (const JobRecord& job : store_.jobs({.state = JobState::kQueued, .parent = parent})) {
+  for (const JobRecord& job : store_.jobs(evaluations_of(parent))) {
+    if (job.state != JobState::kQueued) continue;
     if (job.attempts == 0 || keep == 0) waiting.push_back(job);
   }
   for (std::size_t i = 0; i + keep < waiting.size(); ++i) {
@@ -666,7 +686,7 @@ void Coordinator::update_pins(const std::string& job) {
   for (const CheckpointRecord& checkpoint : checkpoints) {
     if (checkpoint.best) wanted.insert(checkpoint.folder);
   }
-  for (const JobRecord& evaluation : store_.jobs({.parent = job})) {
+  for (const JobRecord& evaluation : store_.jobs(evaluations_of(job))) {
     if (is_terminal(evaluation.state)) continue;
     wanted.insert(std::get<EvaluateSpec>(resolved_spec(evaluation).options).model);
   }
