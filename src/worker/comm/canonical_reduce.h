@@ -33,7 +33,6 @@ class TreeAccumulator {
   std::size_t length_;
   std::vector<Partial> counter_;  // descending levels
   std::vector<std::vector<float>> spare_;
-  std::vector<float> result_;
 };
 
 // Which of the M leaves a rank holds.

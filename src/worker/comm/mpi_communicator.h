@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <vector>
 
 #include "worker/comm/communicator.h"
 #include "worker/comm/mpi_session.h"
@@ -11,7 +12,7 @@ namespace onestep {
 
 constexpr std::size_t kDefaultChunkFloats = 256 * 1024;
 
-class MpiCommunicator final : public Communicator {
+class MpiCommunicator : public Communicator {
  public:
   // Over all ranks of the world. chunk_floats: a swap goes in chunks of so many floats, the next under way while the last is
   // added; it does not change the sum's bits. `session` must be running for the object's life. Errors: kInternal.
