@@ -64,8 +64,13 @@ void FeatureAccumulator::merge(FeatureAccumulator other) {
     }
   }
   for (auto& [node, sums] : other.nodes_) {
-    rows_seen_ += std::min(((node.second + 1) << node.first) * kBlockRows, num_rows_) -
-                  (node.second << node.first) * kBlockRows;
+    const std::int64_t begin = node.second << node.first;
+    const std::int64_t end = (node.second + 1) << node.first;
+    if (is_summed(begin, end) || open_.lower_bound(begin) != open_.lower_bound(end)) {
+      throw Error(ErrorCode::kInternal, "feature statistics: a row of blocks " + std::to_string(begin) + ".." +
+                                            std::to_string(end - 1) + " given twice");
+    }
+    rows_seen_ += std::min(end * kBlockRows, num_rows_) - begin * kBlockRows;
     insert(node, std::move(sums));
   }
 }
@@ -94,11 +99,17 @@ FeatureStats FeatureAccumulator::finish() const {
   return stats;
 }
 
+bool FeatureAccumulator::is_summed(std::int64_t begin, std::int64_t end) const {
+  return std::any_of(nodes_.begin(), nodes_.end(), [&](const auto& entry) {
+    const auto [level, number] = entry.first;
+    return (number << level) < end && begin < ((number + 1) << level);
+  });
+}
+
 FeatureAccumulator::OpenBlock& FeatureAccumulator::open_block(std::int64_t block) {
   const auto [entry, is_new] = open_.try_emplace(block);
   if (is_new) {
-    if (std::any_of(nodes_.begin(), nodes_.end(),
-                    [block](const auto& node) { return block >> node.first.first == node.first.second; })) {
+    if (is_summed(block, block + 1)) {
       open_.erase(entry);
       throw Error(ErrorCode::kInternal,
                   "feature statistics: a row of block " + std::to_string(block) + " given twice");
@@ -123,9 +134,7 @@ void FeatureAccumulator::insert(Node node, Sums sums) {
   const Node sibling{node.first, node.second ^ 1};
   const auto entry = nodes_.find(sibling);
   if (entry == nodes_.end()) {
-    if (!nodes_.emplace(node, std::move(sums)).second) {
-      throw Error(ErrorCode::kInternal, "feature statistics: a block given twice");
-    }
+    nodes_.emplace(node, std::move(sums));
     return;
   }
   // Addition of two numbers commutes: which sibling came first does not matter.

@@ -44,6 +44,8 @@ class FeatureAccumulator {
   };
   using Node = std::pair<int, std::int64_t>;  // (level, number): blocks [number << level, (number + 1) << level)
 
+  // Whether a subtree holds any of the blocks [begin, end).
+  [[nodiscard]] bool is_summed(std::int64_t begin, std::int64_t end) const;
   OpenBlock& open_block(std::int64_t block);
   void close_block_if_full(std::int64_t block);
   void insert(Node node, Sums sums);
