@@ -112,6 +112,15 @@ std::string printable(const std::string& text) {
   return result;
 }
 
+// "line 3, column 7" of the last of the first `num_read` characters.
+std::string place_of(const std::string& text, std::size_t num_read) {
+  const std::string before = text.substr(0, num_read == 0 ? 0 : num_read - 1);
+  const std::size_t line_start =
+      before.rfind('\n') == std::string::npos ? 0 : before.rfind('\n') + 1;
+  return "line " + std::to_string(1 + std::count(before.begin(), before.end(), '\n')) +
+         ", column " + std::to_string(before.size() - line_start + 1);
+}
+
 // A pointer into the text that tells the owner how far the parser has read.
 class TrackedIterator {
  public:
@@ -161,20 +170,21 @@ class DocumentBuilder : public nlohmann::json_sax<json> {
     key_ = v;
     return true;
   }
-  bool parse_error(std::size_t, const std::string&, const json::exception& error) override {
+  bool parse_error(std::size_t position, const std::string&,
+                   const json::exception& error) override {
+    // The library's own line and column are wrong after a line's end: only its words are taken.
     const std::string text = error.what();
-    const std::size_t bracket = text.find("] ");
-    failure_ = bracket == std::string::npos ? text : text.substr(bracket + 2);
-    syntax_ = true;
+    const std::size_t tag = text.find("] ");
+    failure_ = tag == std::string::npos ? text : text.substr(tag + 2);
+    if (failure_.starts_with("parse error")) failure_ = failure_.substr(failure_.find(": ") + 2);
+    num_read_ = position;
     return false;
   }
 
   json document;
   [[nodiscard]] const std::string& failure() const { return failure_; }
-  // True when the failure's text already says line and column.
-  [[nodiscard]] bool says_place() const {
-    return syntax_ && failure_.find("line ") != std::string::npos;
-  }
+  // Characters read when a syntax error was seen; 0 for any other failure.
+  [[nodiscard]] std::size_t num_read() const { return num_read_; }
 
  private:
   json* place(json v) {
@@ -214,7 +224,7 @@ class DocumentBuilder : public nlohmann::json_sax<json> {
   std::vector<json*> stack_;
   std::string key_;
   std::string failure_;
-  bool syntax_ = false;
+  std::size_t num_read_ = 0;
 };
 
 std::vector<std::string> split(const std::string& text, char separator) {
@@ -380,15 +390,11 @@ json parse_json(const std::string& text, const std::string& where) {
   const TrackedIterator first(text.data(), &furthest);
   const TrackedIterator last(text.data() + text.size(), &furthest);
   if (json::sax_parse(first, last, &builder)) return std::move(builder.document);
-  std::string message = where + ": not a valid JSON document; ";
-  if (!builder.says_place()) {
-    const auto line = 1 + std::count(text.data(), furthest, '\n');
-    const char* line_start = furthest;
-    while (line_start != text.data() && line_start[-1] != '\n') --line_start;
-    message +=
-        "line " + std::to_string(line) + ", column " + std::to_string(furthest - line_start) + ": ";
-  }
-  throw Error(ErrorCode::kConfig, message + printable(builder.failure()));
+  const auto num_consumed = static_cast<std::size_t>(furthest - text.data());
+  const std::size_t num_read = builder.num_read() > 0 ? builder.num_read() : num_consumed;
+  throw Error(ErrorCode::kConfig, where + ": not a valid JSON document; " +
+                                      place_of(text, num_read) + ": " +
+                                      printable(builder.failure()));
 }
 
 json read_json_file(const std::string& path) { return parse_json(read_file(path), path); }

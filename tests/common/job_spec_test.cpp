@@ -1,0 +1,330 @@
+#include "common/job_spec.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace onestep {
+namespace {
+
+using nlohmann::json;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::UnorderedElementsAre;
+
+const std::string kBase = "/project/configs/digits";
+
+json minimal(const std::string& kind) {
+  json document = {{"name", "job"}, {"kind", kind}};
+  const json dataset = {{"path", "../../build/data/digits.h5"}, {"resolution", 14}};
+  if (kind == "train_detector" || kind == "train_teacher") document["dataset"] = dataset;
+  if (kind == "generate_pairs") document["teacher"] = "@teacher";
+  if (kind == "distill") document.update({{"teacher", "@teacher"}, {"pairs", "runs/pairs"}});
+  if (kind == "evaluate")
+    document.update({{"dataset", dataset}, {"detector", "@detector"}, {"model", "@distill"}});
+  if (kind == "export") document["model"] = "@distill";
+  if (kind == "sample") document.update({{"model", "/exports/digits"}, {"out", "grid.png"}});
+  return document;
+}
+
+template <class Options>
+Options options_of(const std::string& kind) {
+  return std::get<Options>(parse_job_spec(minimal(kind), kBase, "test").options);
+}
+
+// "pointer: message" of everything wrong with the document.
+std::vector<std::string> problems(const json& document) {
+  std::vector<std::string> texts;
+  for (const Violation& violation : check_job_spec(document, kBase, "").violations) {
+    texts.push_back(violation.pointer + ": " + violation.message);
+  }
+  return texts;
+}
+
+json with(const std::string& kind, const std::vector<std::string>& assignments) {
+  json document = minimal(kind);
+  for (const std::string& assignment : assignments) apply_override(document, assignment);
+  return document;
+}
+
+TEST(JobSpec, KindsAreTheVariantsAlternatives) {
+  ASSERT_EQ(job_kinds().size(), std::variant_size_v<JobOptions>);
+  for (std::size_t i = 0; i < job_kinds().size(); ++i) {
+    const JobSpec spec = parse_job_spec(minimal(job_kinds()[i]), kBase, "test");
+    EXPECT_EQ(spec.options.index(), i) << job_kinds()[i];
+    EXPECT_EQ(spec.kind, job_kinds()[i]);
+  }
+}
+
+TEST(JobSpec, ResolvedSpecParsesToItself) {
+  for (const std::string& kind : job_kinds()) {
+    const json resolved = to_json(parse_job_spec(minimal(kind), kBase, "test"));
+    EXPECT_EQ(to_json(parse_job_spec(resolved, "/elsewhere", "test")), resolved) << kind;
+  }
+  // Not only the defaults.
+  const json changed = to_json(parse_job_spec(
+      with("distill",
+           {"seed=9223372036854775807", "ranks=2", "micro_batches=4", "dmd.sigma_lo=0.25",
+            "warmup.optimizer.schedule=cosine", "evaluation.detector=@d",
+            "evaluation.dataset.path=x.h5", "max_pairs=7", "output=out"}),
+      kBase, "test"));
+  EXPECT_EQ(to_json(parse_job_spec(changed, "/elsewhere", "test")), changed);
+  EXPECT_EQ(changed["seed"], 9223372036854775807);
+  EXPECT_EQ(changed["output"], "/project/configs/digits/out");
+}
+
+TEST(JobSpec, DefaultsAreTheRecipe) {
+  const auto detector = options_of<TrainDetectorSpec>("train_detector");
+  EXPECT_EQ(detector.iterations, 1000);
+  EXPECT_EQ(detector.optimizer.learning_rate, 1e-3);
+  EXPECT_EQ(detector.optimizer.beta2, 0.999);
+  EXPECT_EQ(detector.optimizer.weight_decay, 1e-4);
+  EXPECT_EQ(detector.optimizer.schedule, "cosine");
+  const auto teacher = options_of<TrainTeacherSpec>("train_teacher");
+  EXPECT_EQ(teacher.images, 450000);
+  EXPECT_EQ(teacher.P_mean, 0.0);
+  EXPECT_EQ(teacher.P_std, 1.2);
+  EXPECT_EQ(teacher.optimizer.learning_rate, 2e-3);
+  EXPECT_EQ(teacher.optimizer.rampup_iterations, 100);
+  EXPECT_EQ(teacher.optimizer.schedule, "cosine");
+  EXPECT_EQ(teacher.optimizer.beta2, 0.99);
+  const auto distill = options_of<DistillSpec>("distill");
+  EXPECT_EQ(distill.warmup.optimizer.learning_rate, 1e-3);
+  EXPECT_EQ(distill.warmup.optimizer.rampup_iterations, 20);
+  EXPECT_EQ(distill.warmup.optimizer.schedule, "constant");
+  EXPECT_EQ(distill.warmup.optimizer.beta1, 0.9);
+  EXPECT_EQ(distill.dmd.generator.learning_rate, 1e-4);
+  EXPECT_EQ(distill.dmd.fake.learning_rate, 1e-3);
+  for (const OptimizerSpec& optimizer : {distill.dmd.generator, distill.dmd.fake}) {
+    EXPECT_EQ(optimizer.beta1, 0.0);
+    EXPECT_EQ(optimizer.clip_norm, 1.0);
+    EXPECT_EQ(optimizer.schedule, "constant");
+  }
+}
+
+TEST(JobSpec, RequiredFieldsAreNamed) {
+  const auto missing = [](const std::string& kind) {
+    return problems({{"name", "job"}, {"kind", kind}});
+  };
+  const std::string nothing = ": expected a string that is not empty, found nothing (required)";
+  EXPECT_THAT(missing("train_teacher"), ElementsAre("/dataset/path" + nothing));
+  EXPECT_THAT(missing("train_detector"), ElementsAre("/dataset/path" + nothing));
+  EXPECT_THAT(missing("generate_pairs"), ElementsAre("/teacher" + nothing));
+  EXPECT_THAT(missing("distill"), ElementsAre("/teacher" + nothing, "/pairs" + nothing));
+  EXPECT_THAT(missing("evaluate"),
+              UnorderedElementsAre("/dataset/path" + nothing, "/detector" + nothing,
+                                   HasSubstr("/model: expected a path")));
+  EXPECT_THAT(missing("export"), ElementsAre("/model" + nothing));
+  EXPECT_THAT(missing("sample"), ElementsAre("/model" + nothing, "/out" + nothing));
+  EXPECT_THAT(problems(json::object()), ElementsAre("/name" + nothing, "/kind" + nothing));
+  EXPECT_THAT(problems(json::array()), ElementsAre(": expected an object, found []"));
+  EXPECT_THAT(problems({{"name", "job"}, {"kind", "distil"}}),
+              ElementsAre(testing::AllOf(HasSubstr("/kind: expected one of train_detector"),
+                                         HasSubstr("did you mean 'distill'?"))));
+}
+
+TEST(JobSpec, AllProblemsAreReportedAtOnce) {
+  const json document =
+      with("distill", {"dmd.bacth=64", "ranks=0", "warmup.pairs=ten", "dmd.sigma_lo=6",
+                       "numerics=fast", "checkpoint.keep_last=0", "tacher=x"});
+  EXPECT_THAT(
+      problems(document),
+      UnorderedElementsAre("/dmd/bacth: unknown key; did you mean 'batch'?",
+                           "/ranks: expected an integer from 1 to 65536, found 0",
+                           "/warmup/pairs: expected an integer from 1 to 1048576, found \"ten\"",
+                           "/dmd/sigma_lo: expected less than sigma_hi (5.0), found 6.0",
+                           "/numerics: expected one of native, portable, found \"fast\"",
+                           "/checkpoint/keep_last: expected an integer from 1 to 1000000, found 0",
+                           "/tacher: unknown key; did you mean 'teacher'?"));
+  try {
+    parse_job_spec(document, kBase, "job.json");
+    ADD_FAILURE() << "accepted";
+  } catch (const ConfigError& error) {
+    EXPECT_EQ(error.violations().size(), 7u);
+    EXPECT_THAT(error.what(), HasSubstr("job.json: 7 problems"));
+  }
+}
+
+TEST(JobSpec, RanksMustShareTheMicroBatches) {
+  EXPECT_THAT(
+      problems(with("distill", {"ranks=3", "micro_batches=4"})),
+      ElementsAre("/ranks: ranks 3 can't share 4 micro-batches: expected one of 1, 2, 4, found 3"));
+  EXPECT_THAT(problems(with("train_teacher", {"ranks=8", "micro_batches=4"})),
+              ElementsAre(HasSubstr("ranks 8 can't share 4 micro-batches")));
+  EXPECT_THAT(problems(with("distill", {"ranks=4", "micro_batches=4"})), IsEmpty());
+  EXPECT_THAT(problems(with("distill", {"ranks=3", "micro_batches=4", "reduction=fast"})),
+              IsEmpty());
+  EXPECT_THAT(problems(with("generate_pairs", {"ranks=3"})), IsEmpty());
+  EXPECT_THAT(problems(with("export", {"ranks=2"})),
+              ElementsAre("/ranks: expected 1 for kind export, found 2"));
+  EXPECT_THAT(problems(with("distill", {"micro_batches=3"})),
+              ElementsAre("/micro_batches: expected a power of two from 1 to 1024, found 3"));
+  EXPECT_THAT(problems(with("distill", {"micro_batches=2048"})),
+              ElementsAre("/micro_batches: expected an integer from 1 to 1024, found 2048"));
+}
+
+TEST(JobSpec, BatchesMustBeMultiplesOfTheMicroBatches) {
+  EXPECT_THAT(problems(with("distill", {"micro_batches=128"})),
+              ElementsAre("/warmup/pairs: expected a multiple of micro_batches (128), found 192",
+                          "/dmd/pairs: expected a multiple of micro_batches (128), found 64"));
+  EXPECT_THAT(problems(with("train_teacher", {"micro_batches=4", "batch=6"})),
+              ElementsAre("/batch: expected a multiple of micro_batches (4), found 6"));
+  EXPECT_THAT(problems(with("train_detector", {"micro_batches=4", "batch=6"})),
+              ElementsAre("/batch: expected a multiple of micro_batches (4), found 6"));
+}
+
+TEST(JobSpec, DistillRefusesSettingsThatMeanNothing) {
+  EXPECT_THAT(problems(with("distill", {"dmd.pairs=0"})),
+              ElementsAre("/dmd/lambda_reg: expected 0 when dmd.pairs is 0, found 0.1"));
+  EXPECT_THAT(problems(with("distill", {"dmd.pairs=0", "dmd.lambda_reg=0"})), IsEmpty());
+  EXPECT_THAT(problems(with("distill", {"dmd.lambda_dm=0", "dmd.lambda_reg=0"})),
+              ElementsAre(HasSubstr("/dmd/lambda_dm: expected more than 0")));
+  EXPECT_THAT(problems(with("distill", {"dmd.iterations=0", "warmup.iterations=0"})),
+              ElementsAre(HasSubstr("/dmd/iterations: expected at least one iteration")));
+  EXPECT_THAT(problems(with("distill", {"evaluation.detector=@d"})),
+              ElementsAre(HasSubstr("/evaluation/dataset/path: expected both")));
+  EXPECT_THAT(problems(with("distill", {"evaluation.dataset.path=x.h5"})),
+              ElementsAre(HasSubstr("/evaluation/detector: expected both")));
+}
+
+TEST(JobSpec, EvaluateNeedsAModelExactlyWhenItsSourceIsOne) {
+  EXPECT_THAT(
+      problems(with("evaluate", {"source=real_split_half"})),
+      ElementsAre("/model: expected no model for source real_split_half, found \"@distill\""));
+  EXPECT_THAT(problems(with("evaluate", {"source=real_split_half", "model=\"\""})), IsEmpty());
+  EXPECT_THAT(problems(with("evaluate", {"model=\"\""})),
+              ElementsAre(HasSubstr("/model: expected a path")));
+}
+
+TEST(JobSpec, SamplerAndNamesAndDeviceAreChecked) {
+  EXPECT_THAT(problems(with("generate_pairs", {"sampler.sigma_min=80"})),
+              ElementsAre("/sampler/sigma_min: expected less than sigma_max (80.0), found 80.0"));
+  EXPECT_THAT(
+      problems(with("export", {"device=cuda"})),
+      ElementsAre("/device: expected cpu: this build computes on the CPU only; found cuda"));
+  EXPECT_THAT(problems(with("export", {"device=tpu"})),
+              ElementsAre(HasSubstr("/device: expected one of cpu, cuda")));
+  for (const char* bad : {"9lives", "a/b", "../x", "a b", "-a"}) {
+    EXPECT_THAT(problems(with("export", {std::string("name=\"") + bad + "\""})),
+                ElementsAre(HasSubstr("/name: expected a letter")));
+  }
+  EXPECT_THAT(problems(with("export", {"name=" + std::string(65, 'a')})),
+              ElementsAre(HasSubstr("/name: ")));
+  EXPECT_THAT(problems(with("export", {"name=" + std::string(64, 'a')})), IsEmpty());
+}
+
+TEST(JobSpec, PathsResolveAgainstTheBaseAndReferencesStay) {
+  const JobSpec spec = parse_job_spec(minimal("distill"), kBase, "test");
+  const auto& distill = std::get<DistillSpec>(spec.options);
+  EXPECT_EQ(distill.teacher, "@teacher");
+  EXPECT_EQ(distill.pairs, "/project/configs/digits/runs/pairs");
+  EXPECT_EQ(options_of<TrainTeacherSpec>("train_teacher").dataset.path,
+            "/project/build/data/digits.h5");
+  EXPECT_THAT(problems(with("export", {"model=@../x"})),
+              ElementsAre("/model: expected a job's name after '@', found \"@../x\""));
+  EXPECT_THAT(problems(with("export", {"output=@x"})),
+              ElementsAre(HasSubstr("/output: expected a folder")));
+}
+
+TEST(JobSpec, ReferencesAreListedAndSubstituted) {
+  const JobSpec spec = parse_job_spec(
+      with("evaluate", {"compare=[\"@a\", \"@distill\", \"/abs\"]", "dataset.path=@data"}), kBase,
+      "test");
+  EXPECT_THAT(references(spec), ElementsAre("distill", "data", "detector", "a"));
+  const JobSpec resolved =
+      substitute_references(spec, [](const std::string& name) { return "/runs/" + name; });
+  const auto& evaluate = std::get<EvaluateSpec>(resolved.options);
+  EXPECT_EQ(evaluate.model, "/runs/distill");
+  EXPECT_EQ(evaluate.dataset.path, "/runs/data");
+  EXPECT_THAT(evaluate.compare, ElementsAre("/runs/a", "/runs/distill", "/abs"));
+  EXPECT_THAT(references(resolved), IsEmpty());
+}
+
+TEST(JobSpec, BitRelevantConfigDropsWhatCannotChangeBits) {
+  const JobSpec spec = parse_job_spec(minimal("distill"), kBase, "test");
+  const JobSpec other =
+      parse_job_spec(with("distill", {"name=x", "ranks=1", "output=/o", "report_every=3",
+                                      "checkpoint.every_iterations=7", "evaluation.detector=@d",
+                                      "evaluation.dataset.path=x.h5"}),
+                     kBase, "test");
+  EXPECT_EQ(bit_relevant_config(spec), bit_relevant_config(other));
+  for (const char* change : {"seed=1", "micro_batches=2", "reduction=fast", "numerics=portable",
+                             "dmd.batch=64", "warmup.optimizer.beta2=0.9", "teacher=/t"}) {
+    const JobSpec changed = parse_job_spec(with("distill", {change}), kBase, "test");
+    EXPECT_NE(bit_relevant_config(spec), bit_relevant_config(changed)) << change;
+  }
+}
+
+TEST(JobSpec, DifferingKeysNameEachLeaf) {
+  const json expected = {{"a", {{"b", 1}, {"c", 2}}}, {"d", {1, 2}}, {"gone", true}};
+  const json found = {{"a", {{"b", 1}, {"c", 3}}}, {"d", {1, 3}}, {"new", "x"}};
+  EXPECT_THAT(
+      differing_keys(expected, found),
+      ElementsAre("/a/c: expected 2, found 3", "/d: expected [1,2], found [1,3]",
+                  "/gone: expected true, found nothing", "/new: expected nothing, found \"x\""));
+  EXPECT_THAT(differing_keys(expected, expected), IsEmpty());
+}
+
+// What is wrong with the digits network once `change` is made.
+std::string network_problem(const json& change) {
+  json document = to_json(NetworkSpec{});
+  document.update(change);
+  try {
+    network_spec_from_json(document, "config.json");
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("config.json"));
+    EXPECT_EQ(error.violations().size(), 1u) << error.what();
+    return error.violations().front().pointer + ": " + error.violations().front().message;
+  }
+  return "";
+}
+
+TEST(NetworkSpec, GoesThereAndBack) {
+  const json digits = to_json(NetworkSpec{});
+  EXPECT_EQ(to_json(network_spec_from_json(digits, "test")), digits);
+  // The published ImageNet-64 shape is legal.
+  EXPECT_EQ(network_problem({{"image_size", 64},
+                             {"image_channels", 3},
+                             {"pixel_unshuffle", 1},
+                             {"model_channels", 192},
+                             {"channel_mult", {1, 2, 3, 4}},
+                             {"channel_mult_emb", 4},
+                             {"num_blocks", 3},
+                             {"attention_resolutions", {32, 16, 8}},
+                             {"channels_per_head", 64},
+                             {"label_dim", 1000},
+                             {"noise_frequencies", "published"}}),
+            "");
+}
+
+TEST(NetworkSpec, ShapesThatCannotBeBuiltAreRefused) {
+  EXPECT_EQ(network_problem({{"image_size", 15}}),
+            "/image_size: expected a multiple of pixel_unshuffle * 2^(levels - 1) = 2, found 15");
+  EXPECT_EQ(network_problem({{"channel_mult", {1, 1}}}),
+            "/image_size: expected a multiple of pixel_unshuffle * 2^(levels - 1) = 4, found 14");
+  EXPECT_EQ(network_problem({{"channel_mult", json::array()}}),
+            "/channel_mult: expected at least one level, found none");
+  EXPECT_EQ(network_problem({{"model_channels", 30}}),
+            "/model_channels: expected a multiple of 4, found 30");
+  // 132 channels in 32 groups.
+  EXPECT_THAT(network_problem({{"model_channels", 132}}), HasSubstr("found a width of 132"));
+  // 100 + 100 channels meet in the decoder: 200 in 32 groups.
+  EXPECT_THAT(network_problem({{"model_channels", 100}}), HasSubstr("found a width of 200"));
+  EXPECT_EQ(network_problem({{"channels_per_head", 24}}),
+            "/channels_per_head: expected a divisor of the 32 channels at 7x7, found 24");
+  EXPECT_EQ(network_problem({{"attention_resolutions", {7, 14}}}),
+            "/attention_resolutions: expected some of the network's resolutions 7, found 14");
+  EXPECT_EQ(network_problem({{"sigma_data", 0}}),
+            "/sigma_data: expected a finite number from 1e-12 to 1e+12, found 0");
+  EXPECT_EQ(network_problem({{"colour", 1}}).substr(0, 21), "/colour: unknown key;");
+}
+
+TEST(NetworkSpec, MustFitTheDatasetsResolution) {
+  EXPECT_THAT(problems(with("train_teacher", {"dataset.resolution=28"})),
+              ElementsAre("/network/image_size: expected the dataset's resolution (28), found 14"));
+  EXPECT_THAT(problems(with("train_teacher", {"dataset.resolution=0"})), IsEmpty());
+}
+
+}  // namespace
+}  // namespace onestep

@@ -1,0 +1,297 @@
+#include "common/pipeline.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+
+#include "common/error.h"
+
+namespace onestep {
+namespace {
+
+using nlohmann::json;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::UnorderedElementsAre;
+
+json job(const std::string& name, const std::string& model,
+         const std::vector<std::string>& after = {}) {
+  json document = {{"name", name}, {"kind", "export"}, {"model", model}};
+  if (!after.empty()) document["after"] = after;
+  return document;
+}
+
+json pipeline_of(const std::vector<json>& jobs) { return {{"pipeline", "p"}, {"jobs", jobs}}; }
+
+std::vector<std::string> order_of(const Pipeline& pipeline) {
+  std::vector<std::string> names;
+  for (const PipelineJob& entry : pipeline.jobs) names.push_back(entry.spec.name);
+  return names;
+}
+
+std::vector<std::string> problems(const json& document) {
+  std::vector<std::string> texts;
+  try {
+    parse_pipeline(document, "/base", "pipeline.json");
+  } catch (const ConfigError& error) {
+    for (const Violation& violation : error.violations()) {
+      texts.push_back(violation.pointer + ": " + violation.message);
+    }
+  }
+  return texts;
+}
+
+TEST(Pipeline, OrdersJobsAfterWhatTheyNeedAndKeepsTheFilesOrderElsewhere) {
+  const Pipeline pipeline =
+      parse_pipeline(pipeline_of({job("last", "@middle", {"first"}), job("other", "/m"),
+                                  job("middle", "@first"), job("first", "/m")}),
+                     "/base", "test");
+  EXPECT_EQ(pipeline.name, "p");
+  EXPECT_THAT(order_of(pipeline), ElementsAre("other", "first", "middle", "last"));
+  EXPECT_THAT(pipeline.jobs[3].after, ElementsAre("first", "middle"));
+  EXPECT_THAT(pipeline.jobs[2].after, ElementsAre("first"));
+}
+
+TEST(Pipeline, ASingleSpecIsAPipelineOfOne) {
+  const Pipeline pipeline = parse_pipeline(job("alone", "m"), "/base", "test");
+  EXPECT_EQ(pipeline.name, "alone");
+  ASSERT_THAT(order_of(pipeline), ElementsAre("alone"));
+  EXPECT_EQ(std::get<ExportSpec>(pipeline.jobs[0].spec.options).model, "/base/m");
+  EXPECT_THAT(problems(job("alone", "@other")),
+              ElementsAre(": expected a job of this pipeline (alone), found 'other'"));
+}
+
+TEST(Pipeline, RefusesUnknownNamesDuplicatesAndCircles) {
+  EXPECT_THAT(problems(pipeline_of({job("a", "@c"), job("b", "/m", {"d"})})),
+              ElementsAre("/jobs/0: expected a job of this pipeline (a, b), found 'c'",
+                          "/jobs/1: expected a job of this pipeline (a, b), found 'd'"));
+  EXPECT_THAT(problems(pipeline_of({job("a", "/m"), job("a", "/m")})),
+              ElementsAre("/jobs/1/name: expected a name of its own, found 'a' twice"));
+  EXPECT_THAT(problems(pipeline_of({job("a", "@a")})),
+              ElementsAre("/jobs/0: expected to come after other jobs, found 'a' itself"));
+  EXPECT_THAT(problems(pipeline_of({job("free", "/m"), job("a", "@b"), job("b", "@a")})),
+              ElementsAre(testing::AllOf(HasSubstr("found a circle"), HasSubstr("a, b"))));
+}
+
+TEST(Pipeline, ReportsEveryProblemOfEveryJob) {
+  json first = job("a", "/m");
+  first["weigths"] = "ema";
+  json second = job("b", "/m");
+  second["ranks"] = 0;
+  second["after"] = "a";
+  json document = pipeline_of({first, second, 7});
+  document["pipelin"] = "x";
+  EXPECT_THAT(problems(document),
+              UnorderedElementsAre("/pipelin: unknown key; did you mean 'pipeline'?",
+                                   "/jobs/0/weigths: unknown key; did you mean 'weights'?",
+                                   "/jobs/1/after: expected a list of strings, found \"a\"",
+                                   "/jobs/1/ranks: expected an integer from 1 to 65536, found 0",
+                                   "/jobs/2: expected an object, found 7"));
+}
+
+TEST(Pipeline, RefusesEmptyAndShapelessDocuments) {
+  EXPECT_THAT(problems(pipeline_of({})),
+              ElementsAre(HasSubstr("/jobs: expected a list of at least one job")));
+  EXPECT_THAT(problems({{"pipeline", "p"}, {"jobs", 3}}),
+              ElementsAre(HasSubstr("/jobs: expected a list")));
+  EXPECT_THAT(problems(json::array()), ElementsAre(": expected an object, found []"));
+  json unnamed = pipeline_of({job("a", "/m")});
+  unnamed.erase("pipeline");
+  EXPECT_THAT(problems(unnamed),
+              ElementsAre(HasSubstr("/pipeline: expected a string that is not empty")));
+}
+
+TEST(PipelineOverride, GoesToTheNamedJob) {
+  json document = pipeline_of({job("a", "/m"), job("b", "/m")});
+  apply_pipeline_override(document, "b.checkpoint.keep_last=5");
+  EXPECT_FALSE(document["jobs"][0].contains("checkpoint"));
+  EXPECT_EQ(document["jobs"][1]["checkpoint"]["keep_last"], 5);
+  json single = job("a", "/m");
+  apply_pipeline_override(single, "a.seed=1");
+  apply_pipeline_override(single, "checkpoint.keep_last=2");
+  apply_pipeline_override(single, "ranks=3");
+  EXPECT_EQ(single["seed"], 1);
+  EXPECT_EQ(single["ranks"], 3);
+  EXPECT_EQ(single["checkpoint"]["keep_last"], 2);
+  EXPECT_FALSE(single.contains("a"));
+}
+
+TEST(PipelineOverride, RefusesUnknownJobs) {
+  for (const char* bad : {"c.seed=1", "seed=1", "a=1"}) {
+    json document = pipeline_of({job("a", "/m"), job("b", "/m")});
+    const json before = document;
+    try {
+      apply_pipeline_override(document, bad);
+      ADD_FAILURE() << bad;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUsage);
+      EXPECT_THAT(error.what(), HasSubstr(bad));
+    }
+    EXPECT_EQ(document, before);
+  }
+}
+
+// ---- The files under configs/. ----
+
+Pipeline parse_file(const std::string& path) {
+  const std::filesystem::path file(path);
+  return parse_pipeline(read_json_file(path), file.parent_path().string(), path);
+}
+
+std::map<std::string, PipelineJob> jobs_by_name(const Pipeline& pipeline) {
+  std::map<std::string, PipelineJob> jobs;
+  for (const PipelineJob& entry : pipeline.jobs) jobs[entry.spec.name] = entry;
+  return jobs;
+}
+
+const std::string kConfigs = ONESTEP_SOURCE_DIR "/configs";
+const std::vector<std::string> kDigitsJobs = {"detector",
+                                              "teacher",
+                                              "pairs",
+                                              "distill",
+                                              "regression_only",
+                                              "evaluate_real",
+                                              "evaluate_teacher",
+                                              "evaluate_teacher_one_step",
+                                              "evaluate_regression_only",
+                                              "evaluate_one_step",
+                                              "export"};
+
+TEST(Configs, EveryFileParses) {
+  int num_files = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(kConfigs)) {
+    if (!entry.is_regular_file()) continue;
+    ++num_files;
+    EXPECT_EQ(entry.path().extension(), ".json") << entry.path();
+    EXPECT_NO_THROW(parse_file(entry.path().string())) << entry.path();
+  }
+  EXPECT_GE(num_files, 3);
+}
+
+TEST(Configs, TheDigitsPipelineIsTheRecipe) {
+  const Pipeline pipeline = parse_file(kConfigs + "/digits/pipeline.json");
+  EXPECT_EQ(pipeline.name, "digits");
+  EXPECT_THAT(order_of(pipeline), testing::ElementsAreArray(kDigitsJobs));
+  auto jobs = jobs_by_name(pipeline);
+  const std::string dataset = ONESTEP_SOURCE_DIR "/build/data/digits.h5";
+
+  const auto detector = std::get<TrainDetectorSpec>(jobs["detector"].spec.options);
+  EXPECT_EQ(detector.dataset.path, dataset);
+  EXPECT_EQ(detector.dataset.resolution, 14);
+  EXPECT_EQ(detector.iterations, 1000);
+  EXPECT_EQ(detector.held_out, 500);
+  EXPECT_EQ(jobs["detector"].spec.ranks, 1);
+
+  const auto teacher = std::get<TrainTeacherSpec>(jobs["teacher"].spec.options);
+  EXPECT_EQ(teacher.images, 450000);
+  EXPECT_EQ(teacher.batch, 128);
+  EXPECT_EQ(teacher.optimizer.learning_rate, 2e-3);
+  EXPECT_EQ(teacher.network.model_channels, 32);
+
+  const auto pairs = std::get<GeneratePairsSpec>(jobs["pairs"].spec.options);
+  EXPECT_EQ(pairs.count, 500);
+  EXPECT_EQ(pairs.sampler.steps, 18);
+  EXPECT_EQ(pairs.sampler.sigma_max, 80.0);
+  EXPECT_THAT(jobs["pairs"].after, ElementsAre("teacher"));
+
+  const auto distill = std::get<DistillSpec>(jobs["distill"].spec.options);
+  EXPECT_EQ(distill.warmup.iterations, 250);
+  EXPECT_EQ(distill.warmup.pairs, 192);
+  EXPECT_EQ(distill.fake_warmup.iterations, 60);
+  EXPECT_EQ(distill.dmd.iterations, 300);
+  EXPECT_EQ(distill.dmd.batch, 128);
+  EXPECT_EQ(distill.dmd.pairs, 64);
+  EXPECT_EQ(distill.dmd.lambda_reg, 0.1);
+  EXPECT_EQ(distill.dmd.sigma_lo, 0.5);
+  EXPECT_EQ(distill.dmd.sigma_hi, 5.0);
+  EXPECT_EQ(distill.dmd.generator.learning_rate, 1e-4);
+  EXPECT_EQ(distill.dmd.fake.learning_rate, 1e-3);
+  EXPECT_EQ(distill.ema_half_life_images, 6000);
+  EXPECT_EQ(distill.evaluation.detector, "@detector");
+  EXPECT_EQ(distill.evaluation.count, 2000);
+  EXPECT_EQ(jobs["distill"].spec.checkpoint.every_iterations, 50);
+
+  for (const char* name : {"teacher", "distill", "regression_only"}) {
+    EXPECT_EQ(jobs[name].spec.ranks, 2) << name;
+    EXPECT_EQ(jobs[name].spec.micro_batches, 2) << name;
+  }
+  EXPECT_EQ(jobs["detector"].spec.seed, 1u);
+  EXPECT_EQ(jobs["teacher"].spec.seed, 11u);
+  EXPECT_EQ(jobs["pairs"].spec.seed, 12u);
+  EXPECT_EQ(jobs["distill"].spec.seed, 13u);
+}
+
+TEST(Configs, TheDigitsBaselineSeesAsManyImagesAsTheStudent) {
+  auto jobs = jobs_by_name(parse_file(kConfigs + "/digits/pipeline.json"));
+  const auto images = [&jobs](const char* name) {
+    const auto& spec = std::get<DistillSpec>(jobs[name].spec.options);
+    return spec.warmup.iterations * spec.warmup.pairs +
+           spec.dmd.iterations * (spec.dmd.batch + spec.dmd.pairs);
+  };
+  EXPECT_EQ(images("regression_only"), 105'600);
+  EXPECT_EQ(images("distill"), images("regression_only"));
+  const auto baseline = std::get<DistillSpec>(jobs["regression_only"].spec.options);
+  EXPECT_EQ(baseline.dmd.iterations, 0);
+  EXPECT_EQ(baseline.fake_warmup.iterations, 0);
+  EXPECT_EQ(baseline.warmup.optimizer.schedule, "cosine");
+  EXPECT_EQ(baseline.warmup.optimizer.rampup_iterations, 20);
+}
+
+TEST(Configs, TheDigitsEvaluationsDifferOnlyInWhatTheyJudge) {
+  auto jobs = jobs_by_name(parse_file(kConfigs + "/digits/pipeline.json"));
+  const auto evaluation = [&jobs](const char* name) {
+    return std::get<EvaluateSpec>(jobs[name].spec.options);
+  };
+  EXPECT_EQ(evaluation("evaluate_real").source, "real_split_half");
+  EXPECT_EQ(evaluation("evaluate_teacher").model, "@teacher");
+  EXPECT_EQ(evaluation("evaluate_teacher").sampler.kind, "heun");
+  EXPECT_EQ(evaluation("evaluate_teacher").sampler.steps, 18);
+  EXPECT_EQ(evaluation("evaluate_teacher_one_step").model, "@teacher");
+  EXPECT_EQ(evaluation("evaluate_regression_only").model, "@regression_only");
+  EXPECT_EQ(evaluation("evaluate_one_step").model, "@distill");
+  EXPECT_THAT(evaluation("evaluate_one_step").compare,
+              ElementsAre("@evaluate_real", "@evaluate_teacher", "@evaluate_teacher_one_step"));
+  for (const char* name :
+       {"evaluate_teacher_one_step", "evaluate_regression_only", "evaluate_one_step"}) {
+    EXPECT_EQ(evaluation(name).sampler.kind, "one_step") << name;
+  }
+  for (const auto& [name, entry] : jobs) {
+    if (entry.spec.kind != "evaluate") continue;
+    EXPECT_EQ(std::get<EvaluateSpec>(entry.spec.options).count, 5000) << name;
+    EXPECT_EQ(std::get<EvaluateSpec>(entry.spec.options).detector, "@detector") << name;
+  }
+}
+
+TEST(Configs, TheSmokePipelineHasTheSameJobsAndRunsOnFourRanks) {
+  const std::string path = kConfigs + "/digits/smoke/pipeline.json";
+  const Pipeline pipeline = parse_file(path);
+  EXPECT_EQ(pipeline.name, "digits-smoke");
+  EXPECT_THAT(order_of(pipeline), testing::ElementsAreArray(kDigitsJobs));
+  auto jobs = jobs_by_name(pipeline);
+  const auto detector = std::get<TrainDetectorSpec>(jobs["detector"].spec.options);
+  EXPECT_EQ(detector.dataset.path, ONESTEP_SOURCE_DIR "/build/data/digits.h5");
+  for (const char* ranks : {"1", "2", "4"}) {
+    json document = read_json_file(path);
+    apply_pipeline_override(document, std::string("distill.ranks=") + ranks);
+    EXPECT_NO_THROW(parse_pipeline(document, kConfigs + "/digits/smoke", path)) << ranks;
+  }
+  json document = read_json_file(path);
+  apply_pipeline_override(document, "distill.ranks=3");
+  EXPECT_THAT(problems(document), ElementsAre(HasSubstr("ranks 3 can't share 4 micro-batches")));
+}
+
+TEST(Configs, TheStudentAloneIsThePipelinesStudent) {
+  const JobSpec alone = parse_file(kConfigs + "/digits/distill.json").jobs.at(0).spec;
+  JobSpec student = jobs_by_name(parse_file(kConfigs + "/digits/pipeline.json"))["distill"].spec;
+  student = substitute_references(student, [](const std::string& name) {
+    return ONESTEP_SOURCE_DIR "/build/runs/digits/" + name;
+  });
+  EXPECT_THAT(differing_keys(bit_relevant_config(student), bit_relevant_config(alone)), IsEmpty());
+  EXPECT_EQ(alone.output, ONESTEP_SOURCE_DIR "/build/runs/digits/distill");
+}
+
+}  // namespace
+}  // namespace onestep
