@@ -190,7 +190,7 @@ TEST(TelemetryListener, RefusesAMalformedHello) {
       {json::object(), "job"},
       {{{"job", "distill-4"}, {"attempt", "2"}, {"rank", 0}, {"ranks", 4}}, "attempt"},
       {{{"job", "distill-4"}, {"attempt", 2}, {"rank", 4}, {"ranks", 4}}, "rank"},
-      {{{"job", "distill-4"}, {"attempt", 2}, {"rank", 0}, {"ranks", 4}, {"more", 1}}, "more"}};
+      {{{"job", "distill-4"}, {"attempt", 2}, {"rank", 0}, {"ranks", 4}, {"pid", 1}, {"host", 7}}, "host"}};
   Listener listener;
   for (const auto& [body, reason] : cases) {
     Rank rank(listener);

@@ -1,0 +1,869 @@
+// The coordinator with processes and a clock that the tests make up; what it writes to disk is real.
+#include "coordinator/coordinator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+
+#include "common/checkpoint_manifest.h"
+#include "common/config.h"
+#include "common/durable_file.h"
+#include "common/run_folder.h"
+#include "support/files.h"
+#include "support/temp_folder.h"
+
+namespace onestep {
+namespace {
+
+using nlohmann::json;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+// The machine's processes: they outlive a coordinator that is killed.
+struct FakeMachine {
+  struct Process {
+    LaunchRequest request;
+    std::optional<ProcessEnd> end;
+    bool terminated = false;
+    bool killed = false;
+  };
+  std::map<std::int64_t, Process> processes;
+  std::int64_t next_pid = 100;
+  std::optional<Error> launch_error;
+  bool die_after_launch = false;  // as a coordinator that is killed before it notes the process
+
+  Process& of(const std::string& job, int attempt) {
+    for (auto& [pid, process] : processes) {
+      if (process.request.job == job && process.request.attempt == attempt) return process;
+    }
+    throw std::runtime_error("never launched: " + job + " attempt " + std::to_string(attempt));
+  }
+  std::vector<std::string> launched() const {
+    std::vector<std::string> names;
+    for (const auto& [pid, process] : processes) {
+      names.push_back(process.request.job + " a" + std::to_string(process.request.attempt));
+    }
+    return names;
+  }
+};
+
+struct KilledCoordinator {};
+
+class FakeLauncher : public Launcher {
+ public:
+  explicit FakeLauncher(FakeMachine& machine) : machine_(machine) {}
+  ProcessIdentity launch(const LaunchRequest& request) override {
+    if (machine_.launch_error) throw Error(*machine_.launch_error);
+    const std::int64_t pid = machine_.next_pid++;
+    machine_.processes[pid] = {request, std::nullopt, false, false};
+    if (machine_.die_after_launch) throw KilledCoordinator();
+    return {pid, pid * 10};
+  }
+  std::optional<ProcessEnd> poll(const ProcessIdentity& process) override {
+    const auto found = machine_.processes.find(process.pid);
+    if (found == machine_.processes.end()) return ProcessEnd{false, "never existed"};
+    EXPECT_EQ(process.start_time, process.pid * 10);
+    return found->second.end;
+  }
+  std::optional<ProcessIdentity> find(const LaunchRequest& request) override {
+    for (const auto& [pid, process] : machine_.processes) {
+      if (process.end || process.request.job != request.job) continue;
+      if (process.request.attempt == request.attempt) return ProcessIdentity{pid, pid * 10};
+    }
+    return std::nullopt;
+  }
+  void terminate(const ProcessIdentity& process) override {
+    machine_.processes.at(process.pid).terminated = true;
+  }
+  int kill_all(const LaunchRequest& request) override {
+    const std::optional<ProcessIdentity> found = find(request);
+    if (!found) return 0;
+    machine_.processes.at(found->pid).killed = true;
+    machine_.processes.at(found->pid).end = ProcessEnd{false, "mpirun ended by signal 9 (Killed)"};
+    return 1;
+  }
+
+ private:
+  FakeMachine& machine_;
+};
+
+const json kDetector = {
+    {"name", "detector"}, {"kind", "train_detector"}, {"dataset", {{"path", "digits.h5"}}}};
+const json kTeacher = {{"name", "teacher"}, {"kind", "train_teacher"}, {"dataset", {{"path", "digits.h5"}}}};
+const json kPairs = {{"name", "pairs"},      {"kind", "generate_pairs"}, {"teacher", "@teacher"},
+                     {"count", 500},         {"rows_per_shard", 125},    {"batch", 125},
+                     {"ranks", 2}};
+const json kDistill = {
+    {"name", "distill"},
+    {"kind", "distill"},
+    {"teacher", "@teacher"},
+    {"pairs", "@pairs"},
+    {"evaluation",
+     {{"detector", "@detector"}, {"dataset", {{"path", "digits.h5"}}}, {"count", 500}}}};
+
+class CoordinatorTest : public testing::Test {
+ protected:
+  void SetUp() override { restart(); }
+
+  // Kills the coordinator, as it were, and starts it again.
+  void restart() {
+    coordinator_.reset();
+    coordinator_ = std::make_unique<Coordinator>(options(), std::make_unique<FakeLauncher>(machine_));
+    coordinator_->set_sender([this](const RankId& to, const Message& command) {
+      sent_.push_back(to.job + " a" + std::to_string(to.attempt) + " " +
+                      std::to_string(static_cast<int>(command.type)));
+    });
+  }
+  CoordinatorOptions options() {
+    return {.data = folder_ / "data", .slots = slots_, .clock = [this] { return now_; }};
+  }
+
+  PipelineRecord submit(const std::vector<json>& jobs) {
+    const json document = {{"pipeline", "digits"}, {"jobs", jobs}};
+    return coordinator_->submit(parse_pipeline(document, folder_.path(), "test"));
+  }
+  void tick(double seconds = 0.2) {
+    now_ += seconds;
+    coordinator_->tick();
+  }
+  JobRecord job(const std::string& id) { return coordinator_->job(id); }
+  std::string state(const std::string& id) { return to_string(job(id).state); }
+
+  HelloAnswer hello(const std::string& id, int attempt, int rank = 0) {
+    Hello hello;
+    hello.job = id;
+    hello.attempt = attempt;
+    hello.rank = rank;
+    hello.ranks = job(id).ranks;
+    hello.host = "here";
+    return coordinator_->hello(hello);
+  }
+  MessageAnswer tell(const RankId& from, MessageType type, json body, std::uint64_t sequence = 0) {
+    return coordinator_->on_message(from, {type, sequence, std::move(body)});
+  }
+  JobOutcome outcome(const std::string& id, const std::string& state, ErrorCode code = ErrorCode::kInternal,
+                     const json& result = json::object()) {
+    JobOutcome outcome;
+    outcome.name = job(id).name;
+    outcome.kind = job(id).kind;
+    outcome.state = state;
+    outcome.result = result;
+    if (state == "succeeded") outcome.digest = std::string(64, 'd');
+    if (state == "failed") {
+      outcome.error_code = to_string(code);
+      outcome.error = "something about " + std::string(to_string(code));
+    }
+    return outcome;
+  }
+  // The attempt's rank 0 writes its outcome; then mpirun ends.
+  void end(const std::string& id, int attempt, const JobOutcome& outcome) {
+    spit(attempt_outcome_file(coordinator_->run_folder(id), attempt), to_json(outcome).dump());
+    machine_.of(id, attempt).end = ProcessEnd{outcome.state != "failed", "mpirun ended"};
+    tick();
+  }
+  void succeed(const std::string& id, int attempt = 1) { end(id, attempt, outcome(id, "succeeded")); }
+  void die(const std::string& id, int attempt) {
+    machine_.of(id, attempt).end = ProcessEnd{false, "mpirun ended by signal 9 (Killed)"};
+    tick();
+  }
+  json write_checkpoint(const std::string& id, std::int64_t iteration, int attempt) {
+    const std::string folder = checkpoints_folder(coordinator_->run_folder(id)) + "/" +
+                               checkpoint_folder_name(iteration, attempt);
+    create_folders_durably(folder);
+    CheckpointManifest manifest;
+    manifest.kind = job(id).kind;
+    manifest.attempt = attempt;
+    manifest.iteration = iteration;
+    manifest.images = iteration * 128;
+    manifest.config_sha256 = std::string(64, 'a');
+    manifest.config = json::object();
+    manifest.state = json::object();
+    write_checkpoint_manifest(folder, manifest);
+    return {{"attempt", attempt}, {"iteration", iteration},          {"images", iteration * 128},
+            {"folder", folder},   {"digest", checkpoint_digest(folder)}, {"bytes", 0}};
+  }
+  // A distill job that runs in its first attempt, everything before it done.
+  std::string run_distill() {
+    submit({kDetector, kTeacher, kPairs, kDistill});
+    tick();
+    succeed("detector-1");
+    succeed("teacher-2");
+    tick();
+    succeed("pairs-3");
+    tick();
+    EXPECT_FALSE(hello("distill-4", 1).refusal);
+    EXPECT_EQ(state("distill-4"), "running");
+    return "distill-4";
+  }
+  void commit_checkpoint(const std::string& id, std::int64_t iteration, std::uint64_t sequence) {
+    const MessageAnswer answer = tell({id, 1, 0}, MessageType::kCheckpointCommitted,
+                                      write_checkpoint(id, iteration, 1), sequence);
+    ASSERT_FALSE(answer.refusal) << answer.refusal->reason;
+    EXPECT_EQ(answer.acknowledge, sequence);
+  }
+
+  TempFolder folder_;
+  double now_ = 1'700'000'000;
+  int slots_ = 2;
+  FakeMachine machine_;
+  std::vector<std::string> sent_;
+  std::unique_ptr<Coordinator> coordinator_;
+};
+
+TEST_F(CoordinatorTest, APipelineRunsInItsOrder) {
+  const PipelineRecord pipeline = submit({kDetector, kTeacher, kPairs, kDistill});
+  EXPECT_THAT(pipeline.jobs, ElementsAre("detector-1", "teacher-2", "pairs-3", "distill-4"));
+  EXPECT_EQ(state("pairs-3"), "waiting");
+  EXPECT_EQ(job("pairs-3").reason, "waits for teacher-2, which is queued");
+  tick();
+  EXPECT_THAT(machine_.launched(), ElementsAre("detector-1 a1", "teacher-2 a1"));
+  EXPECT_EQ(state("teacher-2"), "starting");
+  EXPECT_FALSE(hello("teacher-2", 1).refusal);
+  EXPECT_EQ(state("teacher-2"), "running");
+  succeed("teacher-2");
+  EXPECT_EQ(state("teacher-2"), "succeeded");
+  EXPECT_EQ(job("teacher-2").digest, std::string(64, 'd'));
+  EXPECT_EQ(state("pairs-3"), "queued");
+  EXPECT_EQ(job("pairs-3").reason, "waits for 2 slots; 1 of 2 free");
+  succeed("detector-1");
+  EXPECT_THAT(machine_.launched(), SizeIs(3));
+  succeed("pairs-3");
+  succeed("distill-4");
+  EXPECT_EQ(state("distill-4"), "succeeded");
+  EXPECT_TRUE(coordinator_->idle());
+}
+
+TEST_F(CoordinatorTest, TheWorkerGetsAResolvedSpec) {
+  run_distill();
+  const std::string run = coordinator_->run_folder("distill-4");
+  const json spec = read_json_file(job_file(run));
+  EXPECT_EQ(spec["teacher"], coordinator_->run_folder("teacher-2"));
+  EXPECT_EQ(spec["pairs"], coordinator_->run_folder("pairs-3"));
+  EXPECT_EQ(spec["evaluation"]["detector"], coordinator_->run_folder("detector-1"));
+  EXPECT_EQ(spec["output"], run);
+  EXPECT_EQ(spec["name"], "distill");
+  EXPECT_EQ(spec, coordinator_->worker_spec("distill"));
+  const LaunchRequest& request = machine_.of("distill-4", 1).request;
+  EXPECT_EQ(request.run_folder, run);
+  EXPECT_EQ(request.coordinator_file, folder_ / "data/coordinator.address");
+  EXPECT_FALSE(request.background);
+}
+
+TEST_F(CoordinatorTest, AnUnknownJobOrPipelineIsNotFound) {
+  EXPECT_THROW(coordinator_->job("nobody-1"), Error);
+  EXPECT_THROW(coordinator_->pipeline("nothing"), Error);
+  EXPECT_THROW(coordinator_->cancel("nobody"), Error);
+}
+
+TEST_F(CoordinatorTest, ASecondCoordinatorOfTheFolderIsRefused) {
+  try {
+    Coordinator second(options(), std::make_unique<FakeLauncher>(machine_));
+    FAIL() << "two coordinators of one folder";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kConflict);
+    EXPECT_THAT(error.what(), HasSubstr(folder_ / "data"));
+  }
+}
+
+// --- failures ---
+
+TEST_F(CoordinatorTest, ADeadAttemptIsRestartedAfterAMoment) {
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  die("teacher-1", 1);
+  EXPECT_EQ(state("teacher-1"), "queued");
+  EXPECT_THAT(job("teacher-1").reason, HasSubstr("signal 9"));
+  EXPECT_THAT(machine_.launched(), SizeIs(1)) << "not at once";
+  tick(0.6);
+  EXPECT_THAT(machine_.launched(), ElementsAre("teacher-1 a1", "teacher-1 a2"));
+  succeed("teacher-1", 2);
+  EXPECT_EQ(state("teacher-1"), "succeeded");
+  EXPECT_EQ(job("teacher-1").attempts, 2);
+  const std::vector<AttemptRecord> attempts = coordinator_->attempts("teacher-1");
+  ASSERT_EQ(attempts.size(), 2U);
+  EXPECT_EQ(attempts[0].state, "failed");
+  EXPECT_THAT(attempts[0].reason, HasSubstr("died without a word"));
+  EXPECT_EQ(attempts[1].state, "succeeded");
+  const auto written = read_outcome(attempt_outcome_file(coordinator_->run_folder("teacher-1"), 1));
+  ASSERT_TRUE(written) << "the coordinator writes the outcome of a dead attempt";
+  EXPECT_EQ(written->state, "failed");
+}
+
+TEST_F(CoordinatorTest, ThreeAttemptsWithoutProgressAreTheEnd) {
+  submit({kTeacher});
+  for (int attempt = 1; attempt <= 3; ++attempt) {
+    tick(2.5);
+    die("teacher-1", attempt);
+  }
+  EXPECT_EQ(state("teacher-1"), "failed");
+  EXPECT_THAT(job("teacher-1").reason, HasSubstr("3 attempts without progress"));
+  tick(100);
+  EXPECT_THAT(machine_.launched(), SizeIs(3));
+}
+
+TEST_F(CoordinatorTest, ProgressStartsTheCountAgain) {
+  submit({kTeacher});
+  std::int64_t iteration = 0;
+  for (int attempt = 1; attempt <= 6; ++attempt) {
+    tick(2.5);
+    // Known from the manifest alone: no telemetry had to arrive.
+    if (attempt % 2 == 0) write_checkpoint("teacher-1", iteration += 10, attempt);
+    die("teacher-1", attempt);
+    EXPECT_EQ(state("teacher-1"), "queued") << attempt;
+  }
+  EXPECT_THAT(coordinator_->checkpoints("teacher-1"), SizeIs(3));
+}
+
+TEST_F(CoordinatorTest, TheSameIterationAgainIsNoProgress) {
+  submit({kTeacher});
+  for (int attempt = 1; attempt <= 4; ++attempt) {
+    tick(2.5);
+    write_checkpoint("teacher-1", 10, attempt);
+    die("teacher-1", attempt);
+  }
+  EXPECT_EQ(state("teacher-1"), "failed");
+}
+
+TEST_F(CoordinatorTest, AUserErrorIsNotRetried) {
+  for (const ErrorCode code : {ErrorCode::kUsage, ErrorCode::kConfig, ErrorCode::kNotFound,
+                               ErrorCode::kCorrupt, ErrorCode::kMismatch}) {
+    const std::string id = submit({kTeacher}).jobs[0];
+    tick();
+    end(id, 1, outcome(id, "failed", code));
+    EXPECT_EQ(state(id), "failed");
+    EXPECT_THAT(job(id).reason, HasSubstr("not retried"));
+  }
+}
+
+TEST_F(CoordinatorTest, AFullDiskIsRetried) {
+  submit({kTeacher});
+  tick();
+  end("teacher-1", 1, outcome("teacher-1", "failed", ErrorCode::kIo));
+  EXPECT_EQ(state("teacher-1"), "queued");
+}
+
+TEST_F(CoordinatorTest, WhatCannotBeLaunchedFails) {
+  machine_.launch_error = Error(ErrorCode::kNotFound, "mpirun: expected a program, found none");
+  submit({kTeacher});
+  tick();
+  EXPECT_EQ(state("teacher-1"), "failed");
+  EXPECT_THAT(job("teacher-1").reason, HasSubstr("mpirun: expected a program"));
+
+  machine_.launch_error = Error(ErrorCode::kIo, "fork failed");
+  submit({kTeacher});
+  for (int i = 0; i < 5; ++i) tick(2.5);
+  EXPECT_EQ(state("teacher-2"), "failed");
+  EXPECT_EQ(job("teacher-2").attempts, 3);
+}
+
+TEST_F(CoordinatorTest, AFinalStateToldIsEnoughWhenThereIsNoFile) {
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  const json body = {{"attempt", 1}, {"outcome", to_json(outcome("teacher-1", "succeeded"))}};
+  EXPECT_EQ(tell({"teacher-1", 1, 0}, MessageType::kFinalState, body, 1).acknowledge, 1U);
+  EXPECT_EQ(state("teacher-1"), "running") << "its processes hold their slots until they are gone";
+  die("teacher-1", 1);
+  EXPECT_EQ(state("teacher-1"), "succeeded");
+}
+
+TEST_F(CoordinatorTest, AnAttemptThatLingersAfterItsEndIsEnded) {
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  tell({"teacher-1", 1, 0}, MessageType::kFinalState,
+       {{"attempt", 1}, {"outcome", to_json(outcome("teacher-1", "succeeded"))}}, 1);
+  tick(29);
+  EXPECT_FALSE(machine_.of("teacher-1", 1).terminated);
+  tick(2);
+  EXPECT_TRUE(machine_.of("teacher-1", 1).terminated);
+  tick(4);
+  EXPECT_TRUE(machine_.of("teacher-1", 1).killed);
+  tick();
+  EXPECT_EQ(state("teacher-1"), "succeeded");
+}
+
+TEST_F(CoordinatorTest, ABrokenOutcomeFileIsAFailure) {
+  submit({kTeacher});
+  tick();
+  spit(attempt_outcome_file(coordinator_->run_folder("teacher-1"), 1), "{");
+  die("teacher-1", 1);
+  EXPECT_EQ(state("teacher-1"), "queued");
+  EXPECT_THAT(job("teacher-1").reason, HasSubstr("can't be read"));
+}
+
+// --- cancel, resume, interrupt ---
+
+TEST_F(CoordinatorTest, CancelAsksWaitsTerminatesAndKills) {
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  coordinator_->cancel("teacher-1");
+  EXPECT_EQ(state("teacher-1"), "stopping");
+  EXPECT_THAT(sent_, ElementsAre("teacher-1 a1 67"));
+  EXPECT_EQ(coordinator_->cancel("teacher-1").state, JobState::kStopping) << "repeatable";
+  tick(19);
+  EXPECT_FALSE(machine_.of("teacher-1", 1).terminated);
+  tick(2);
+  EXPECT_TRUE(machine_.of("teacher-1", 1).terminated);
+  EXPECT_FALSE(machine_.of("teacher-1", 1).killed);
+  tick(3.5);
+  EXPECT_TRUE(machine_.of("teacher-1", 1).killed);
+  tick();
+  EXPECT_EQ(state("teacher-1"), "cancelled");
+  tick(10);
+  EXPECT_THAT(machine_.launched(), SizeIs(1)) << "a cancelled job is not restarted";
+}
+
+TEST_F(CoordinatorTest, ACancelledJobIsResumedInANewAttempt) {
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  coordinator_->cancel("teacher-1");
+  end("teacher-1", 1, outcome("teacher-1", "interrupted"));
+  EXPECT_EQ(state("teacher-1"), "cancelled");
+  EXPECT_THAT(job("teacher-1").reason, HasSubstr("after saving"));
+  coordinator_->resume("teacher-1");
+  tick();
+  EXPECT_THAT(machine_.launched(), ElementsAre("teacher-1 a1", "teacher-1 a2"));
+  succeed("teacher-1", 2);
+  EXPECT_EQ(state("teacher-1"), "succeeded");
+  EXPECT_THROW(coordinator_->resume("teacher-1"), Error);
+  EXPECT_THROW(coordinator_->cancel("teacher-1"), Error);
+}
+
+TEST_F(CoordinatorTest, AStopReachesARankThatConnectsLater) {
+  submit({kTeacher});
+  tick();
+  coordinator_->cancel("teacher-1");
+  const HelloAnswer answer = hello("teacher-1", 1);
+  ASSERT_FALSE(answer.refusal);
+  ASSERT_THAT(answer.commands, SizeIs(1));
+  EXPECT_EQ(answer.commands[0].type, MessageType::kStop);
+  EXPECT_EQ(state("teacher-1"), "stopping");
+}
+
+TEST_F(CoordinatorTest, WhatNeverRanIsCancelledAtOnce) {
+  submit({kDetector, kTeacher, kPairs});
+  coordinator_->cancel("teacher-2");
+  EXPECT_EQ(state("teacher-2"), "cancelled");
+  EXPECT_EQ(state("pairs-3"), "blocked");
+  EXPECT_EQ(coordinator_->cancel("teacher-2").state, JobState::kCancelled) << "repeatable";
+  tick();
+  EXPECT_THAT(machine_.launched(), ElementsAre("detector-1 a1"));
+}
+
+TEST_F(CoordinatorTest, AFinishedJobIsDoneThoughItWasCancelledTooLate) {
+  submit({kTeacher});
+  tick();
+  coordinator_->cancel("teacher-1");
+  succeed("teacher-1");
+  EXPECT_EQ(state("teacher-1"), "succeeded");
+}
+
+TEST_F(CoordinatorTest, StoppingEverythingInterruptsAndStartsNothing) {
+  submit({kTeacher, kPairs});
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  hello("teacher-3", 1);
+  coordinator_->stop_all("the coordinator ends");
+  EXPECT_FALSE(coordinator_->idle());
+  EXPECT_THAT(sent_, ElementsAre("teacher-1 a1 67", "teacher-3 a1 67"));
+  end("teacher-1", 1, outcome("teacher-1", "interrupted"));
+  end("teacher-3", 1, outcome("teacher-3", "succeeded"));
+  EXPECT_TRUE(coordinator_->idle());
+  EXPECT_EQ(state("teacher-1"), "interrupted");
+  EXPECT_EQ(state("pairs-2"), "waiting");
+  EXPECT_THAT(job("pairs-2").reason, HasSubstr("interrupted"));
+  restart();
+  coordinator_->resume("teacher-1");
+  tick();
+  EXPECT_THAT(machine_.launched(), SizeIs(3));
+}
+
+TEST_F(CoordinatorTest, CheckpointNowReachesARunningTrainingJobOnly) {
+  submit({kTeacher, kPairs});
+  EXPECT_THROW(coordinator_->checkpoint_now("teacher-1"), Error);
+  tick();
+  hello("teacher-1", 1);
+  coordinator_->checkpoint_now("teacher-1");
+  EXPECT_THAT(sent_, ElementsAre("teacher-1 a1 68"));
+  succeed("teacher-1");
+  hello("pairs-2", 1);
+  EXPECT_EQ(state("pairs-2"), "running");
+  EXPECT_THROW(coordinator_->checkpoint_now("pairs-2"), Error);
+}
+
+// --- the graph ---
+
+TEST_F(CoordinatorTest, AFailureBlocksTheGraphUntilItIsResumed) {
+  submit({kDetector, kTeacher, kPairs, kDistill});
+  tick();
+  end("teacher-2", 1, outcome("teacher-2", "failed", ErrorCode::kCorrupt));
+  EXPECT_EQ(state("pairs-3"), "blocked");
+  EXPECT_THAT(job("pairs-3").reason, HasSubstr("needs teacher-2, which is failed"));
+  EXPECT_EQ(state("distill-4"), "blocked") << "through pairs too";
+  coordinator_->resume("teacher-2");
+  EXPECT_EQ(state("pairs-3"), "waiting");
+  EXPECT_EQ(state("distill-4"), "waiting");
+  tick();
+  succeed("teacher-2", 2);
+  succeed("detector-1");
+  EXPECT_EQ(state("pairs-3"), "starting");
+}
+
+// --- restart of the coordinator ---
+
+TEST_F(CoordinatorTest, ALiveAttemptIsAdopted) {
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  restart();
+  tick(1);
+  EXPECT_EQ(state("teacher-1"), "running");
+  EXPECT_THAT(machine_.launched(), SizeIs(1)) << "none is started twice";
+  EXPECT_FALSE(hello("teacher-1", 1).refusal);
+  succeed("teacher-1");
+  EXPECT_EQ(state("teacher-1"), "succeeded");
+}
+
+TEST_F(CoordinatorTest, WhatEndedMeanwhileIsReconciled) {
+  submit({kDetector, kTeacher});
+  tick();
+  spit(attempt_outcome_file(coordinator_->run_folder("detector-1"), 1),
+       to_json(outcome("detector-1", "succeeded")).dump());
+  coordinator_.reset();
+  machine_.of("detector-1", 1).end = ProcessEnd{false, "unknown"};
+  machine_.of("teacher-2", 1).end = ProcessEnd{false, "unknown"};
+  restart();
+  EXPECT_EQ(state("detector-1"), "succeeded");
+  EXPECT_EQ(state("teacher-2"), "queued");
+  tick(1);
+  EXPECT_THAT(machine_.launched(), ElementsAre("detector-1 a1", "teacher-2 a1", "teacher-2 a2"));
+}
+
+TEST_F(CoordinatorTest, AnAttemptLaunchedButNotNotedIsFound) {
+  submit({kTeacher});
+  machine_.die_after_launch = true;
+  EXPECT_THROW(tick(), KilledCoordinator);
+  machine_.die_after_launch = false;
+  restart();
+  tick(5);
+  EXPECT_THAT(machine_.launched(), SizeIs(1));
+  EXPECT_EQ(state("teacher-1"), "starting");
+  EXPECT_FALSE(hello("teacher-1", 1).refusal);
+  succeed("teacher-1");
+  EXPECT_EQ(state("teacher-1"), "succeeded");
+}
+
+TEST_F(CoordinatorTest, AnAttemptNotedButNeverLaunchedCountsForNothing) {
+  submit({kTeacher});
+  machine_.die_after_launch = true;
+  EXPECT_THROW(tick(), KilledCoordinator);
+  machine_.die_after_launch = false;
+  machine_.processes.clear();
+  restart();
+  EXPECT_EQ(state("teacher-1"), "queued");
+  EXPECT_EQ(job("teacher-1").failures, 0);
+  tick();
+  EXPECT_THAT(machine_.launched(), ElementsAre("teacher-1 a2"));
+}
+
+TEST_F(CoordinatorTest, ACancelSurvivesTheCoordinator) {
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  coordinator_->cancel("teacher-1");
+  restart();
+  ASSERT_THAT(hello("teacher-1", 1).commands, SizeIs(1));
+  tick(21);
+  EXPECT_TRUE(machine_.of("teacher-1", 1).terminated);
+  end("teacher-1", 1, outcome("teacher-1", "interrupted"));
+  EXPECT_EQ(state("teacher-1"), "cancelled");
+}
+
+// --- telemetry ---
+
+TEST_F(CoordinatorTest, StaleAndUnknownSendersAreFenced) {
+  submit({kTeacher});
+  const auto code = [](const auto& answer) {
+    return answer.refusal ? std::string(to_string(answer.refusal->code)) : "welcome";
+  };
+  EXPECT_EQ(code(coordinator_->hello({"nobody-9", 1, 0, 1, 7, "h", "c"})), "not_found");
+  EXPECT_EQ(code(hello("teacher-1", 1)), "conflict") << "not started";
+  tick();
+  EXPECT_EQ(code(hello("teacher-1", 1)), "welcome");
+  EXPECT_EQ(code(hello("teacher-1", 2)), "conflict") << "an attempt of the future";
+  EXPECT_EQ(code(hello("teacher-1", 1, 1)), "mismatch") << "rank 1 of 1";
+  EXPECT_EQ(code(coordinator_->hello({"teacher-1", 1, 0, 2, 7, "h", "c"})), "mismatch");
+  die("teacher-1", 1);
+  EXPECT_EQ(code(hello("teacher-1", 1)), "conflict") << "it has ended";
+  tick(1);
+  EXPECT_EQ(code(hello("teacher-1", 1)), "conflict") << "attempt 2 is the current one";
+  EXPECT_EQ(code(tell({"teacher-1", 1, 0}, MessageType::kFinalState,
+                      {{"attempt", 1}, {"outcome", to_json(outcome("teacher-1", "succeeded"))}}, 1)),
+            "conflict");
+  EXPECT_EQ(code(tell({"teacher-1", 1, 0}, MessageType::kProgress, {}, 0)), "conflict");
+  EXPECT_EQ(state("teacher-1"), "starting");
+}
+
+TEST_F(CoordinatorTest, FactsOfAnEarlierAttemptAreRecordedWithoutChangingTheJob) {
+  submit({kTeacher});
+  tick();
+  die("teacher-1", 1);
+  tick(1);
+  hello("teacher-1", 2);
+  json checkpoint = write_checkpoint("teacher-1", 10, 1);
+  checkpoint.update({{"origin_attempt", 1}, {"origin_rank", 0}, {"origin_sequence", 1}});
+  json final = {{"attempt", 1}, {"outcome", to_json(outcome("teacher-1", "succeeded"))}};
+  final.update({{"origin_attempt", 1}, {"origin_rank", 0}, {"origin_sequence", 2}});
+  EXPECT_EQ(tell({"teacher-1", 2, 0}, MessageType::kCheckpointCommitted, checkpoint, 1).acknowledge, 1U);
+  EXPECT_EQ(tell({"teacher-1", 2, 0}, MessageType::kFinalState, final, 2).acknowledge, 2U);
+  EXPECT_THAT(coordinator_->checkpoints("teacher-1"), SizeIs(1));
+  EXPECT_EQ(state("teacher-1"), "running");
+  EXPECT_EQ(coordinator_->attempts("teacher-1")[0].outcome["state"], "succeeded");
+  tick(60);
+  EXPECT_FALSE(machine_.of("teacher-1", 2).terminated) << "the old end is not this attempt's";
+  // Sequence 1 of attempt 2 itself is another message than sequence 1 of attempt 1.
+  EXPECT_EQ(tell({"teacher-1", 2, 0}, MessageType::kCheckpointCommitted,
+                 write_checkpoint("teacher-1", 20, 2), 1).acknowledge, 1U);
+  EXPECT_THAT(coordinator_->checkpoints("teacher-1"), SizeIs(2));
+}
+
+TEST_F(CoordinatorTest, AMessageTwiceIsStoredOnceAndAcknowledgedTwice) {
+  run_distill();
+  const json body = write_checkpoint("distill-4", 50, 1);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(tell({"distill-4", 1, 0}, MessageType::kCheckpointCommitted, body, 7).acknowledge, 7U);
+  }
+  // The same fact under another number: its acknowledgement was lost and the worker restarted.
+  EXPECT_EQ(tell({"distill-4", 1, 0}, MessageType::kCheckpointCommitted, body, 8).acknowledge, 8U);
+  EXPECT_THAT(coordinator_->checkpoints("distill-4"), SizeIs(1));
+  JobFilter evaluations;
+  evaluations.parent = "distill-4";
+  EXPECT_THAT(coordinator_->jobs(evaluations), SizeIs(1));
+}
+
+TEST_F(CoordinatorTest, MalformedMessagesAreRefusedAndStoreNothing) {
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  const RankId rank{"teacher-1", 1, 0};
+  json good = write_checkpoint("teacher-1", 10, 1);
+  json of_the_future = good;
+  of_the_future["attempt"] = 2;
+  EXPECT_TRUE(tell(rank, MessageType::kCheckpointCommitted, of_the_future, 1).refusal);
+  EXPECT_TRUE(tell(rank, MessageType::kCheckpointCommitted, json::object(), 1).refusal);
+  EXPECT_TRUE(tell(rank, MessageType::kCheckpointCommitted, good, 0).refusal) << "no sequence";
+  EXPECT_TRUE(tell(rank, MessageType::kFinalState, {{"attempt", 1}}, 1).refusal);
+  EXPECT_TRUE(tell(rank, MessageType::kFinalState, {{"attempt", 1}, {"outcome", 3}}, 1).refusal);
+  EXPECT_TRUE(tell(rank, MessageType::kShardDone,
+                   {{"attempt", 1}, {"index", 0}, {"first", 0}, {"count", 1}, {"sha256", "x"}}, 1)
+                  .refusal);
+  EXPECT_TRUE(tell(rank, MessageType::kProgress, {{"iteration", -1}}).refusal);
+  EXPECT_TRUE(tell(rank, MessageType::kProgress,
+                   {{"stage", "\xff\xfe"}, {"iteration", 1}, {"images", 1}}).refusal);
+  EXPECT_TRUE(tell(rank, MessageType::kLeaseRequest, {}).refusal);
+  EXPECT_TRUE(tell(rank, MessageType::kWelcome, {}).refusal);
+  EXPECT_THAT(coordinator_->checkpoints("teacher-1"), IsEmpty());
+  // The refused ones did not use up their sequence.
+  EXPECT_EQ(tell(rank, MessageType::kCheckpointCommitted, good, 1).acknowledge, 1U);
+  EXPECT_THAT(coordinator_->checkpoints("teacher-1"), SizeIs(1));
+}
+
+TEST_F(CoordinatorTest, ProgressBecomesMetricsThatSurviveARestart) {
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  for (std::int64_t iteration = 10; iteration <= 1000; iteration += 10) {
+    const json body = {{"stage", "train"},
+                       {"iteration", iteration},
+                       {"iterations", 1000},
+                       {"images", iteration * 128},
+                       {"images_total", 128000},
+                       {"images_per_second", 500.0},
+                       {"seconds_left", 3.0},
+                       {"metrics", {{"loss", iteration == 500 ? 9.0 : 1.0 / static_cast<double>(iteration)},
+                                    {"gap", std::nan("")}}}};
+    EXPECT_FALSE(tell({"teacher-1", 1, 0}, MessageType::kProgress, body).refusal);
+  }
+  EXPECT_EQ(job("teacher-1").progress["iteration"], 1000) << "shown before it is in the database";
+  tick(1.5);
+  restart();
+  EXPECT_EQ(job("teacher-1").progress["iteration"], 1000);
+  std::vector<MetricSeries> series = coordinator_->metrics("teacher-1", {"loss", "gap"}, 0);
+  ASSERT_THAT(series, SizeIs(1)) << "what is no number has no point";
+  EXPECT_THAT(series[0].points, SizeIs(100));
+  EXPECT_EQ(series[0].points[0].images, 1280);
+  series = coordinator_->metrics("teacher-1", {"loss"}, 10);
+  EXPECT_LE(series[0].points.size(), 10U);
+  double highest = 0;
+  for (const MetricPoint& point : series[0].points) highest = std::max(highest, point.value);
+  EXPECT_EQ(highest, 9.0) << "thinning keeps the peak";
+  EXPECT_THAT(coordinator_->metrics("teacher-1", {}, 0), SizeIs(2)) << "loss and images_per_second";
+}
+
+TEST_F(CoordinatorTest, LeasesAreGrantedFinishedAndReleased) {
+  submit({kTeacher, kPairs});
+  tick();
+  succeed("teacher-1");
+  hello("pairs-2", 1);
+  MessageAnswer answer = tell({"pairs-2", 1, 1}, MessageType::kLeaseRequest, json::object());
+  ASSERT_THAT(answer.replies, SizeIs(1));
+  EXPECT_EQ(answer.replies[0].type, MessageType::kShardPlan);
+  EXPECT_EQ(answer.replies[0].body.dump(),
+            R"({"shards":[{"count":125,"first":125,"index":1,"rank":1},)"
+            R"({"count":125,"first":375,"index":3,"rank":1}]})");
+  const json done = {{"attempt", 1}, {"index", 1}, {"first", 125}, {"count", 125}, {"sha256", "x"}};
+  EXPECT_EQ(tell({"pairs-2", 1, 1}, MessageType::kShardDone, done, 1).acknowledge, 1U);
+  const auto states = [&] {
+    std::vector<std::string> result;
+    for (const LeaseRecord& lease : coordinator_->shards("pairs-2")) result.push_back(lease.state);
+    return result;
+  };
+  EXPECT_THAT(states(), ElementsAre("released", "done", "released", "leased"));
+  spit(coordinator_->run_folder("pairs-2") + "/pairs-00001.h5", "");
+  die("pairs-2", 1);
+  EXPECT_THAT(states(), ElementsAre("released", "done", "released", "released"));
+  EXPECT_EQ(job("pairs-2").failures, 0) << "a shard is progress";
+  tick(1);
+  hello("pairs-2", 2);
+  answer = tell({"pairs-2", 2, 1}, MessageType::kLeaseRequest, json::object());
+  ASSERT_THAT(answer.replies, SizeIs(1));
+  EXPECT_EQ(answer.replies[0].body["shards"].size(), 1U);
+  EXPECT_EQ(answer.replies[0].body["shards"][0]["index"], 3);
+}
+
+// --- evaluations beside the run ---
+
+TEST_F(CoordinatorTest, EachCheckpointIsEvaluatedBesideTheRun) {
+  run_distill();
+  commit_checkpoint("distill-4", 50, 1);
+  const JobRecord evaluation = job("distill-eval-50");
+  EXPECT_EQ(evaluation.parent, "distill-4");
+  EXPECT_EQ(evaluation.kind, "evaluate");
+  const std::string checkpoint = coordinator_->checkpoints("distill-4")[0].folder;
+  tick();
+  EXPECT_EQ(state(evaluation.id), "starting");
+  EXPECT_TRUE(machine_.of(evaluation.id, 1).request.background);
+  EXPECT_EQ(coordinator_->worker_spec(evaluation.id)["model"], checkpoint);
+  EXPECT_EQ(coordinator_->worker_spec(evaluation.id)["detector"], coordinator_->run_folder("detector-1"));
+  EXPECT_THAT(coordinator_->pipeline("digits-p1").jobs, SizeIs(4)) << "not among the pipeline's jobs";
+
+  hello(evaluation.id, 1);
+  end(evaluation.id, 1,
+      outcome(evaluation.id, "succeeded", ErrorCode::kInternal,
+              {{"frechet", 2.5}, {"class_accuracy", 0.97}, {"file", "samples.png"}}));
+  const std::vector<MetricSeries> series =
+      coordinator_->metrics("distill-4", {"eval.frechet", "eval.class_accuracy"}, 0);
+  ASSERT_THAT(series, SizeIs(2));
+  EXPECT_EQ(series[1].key, "eval.frechet");
+  EXPECT_EQ(series[1].points[0].value, 2.5);
+  EXPECT_EQ(series[1].points[0].images, 50 * 128);
+  EXPECT_EQ(coordinator_->checkpoints("distill-4")[0].frechet, 2.5);
+  EXPECT_TRUE(coordinator_->checkpoints("distill-4")[0].best);
+}
+
+TEST_F(CoordinatorTest, CheckpointsArePinnedWhileTheyWaitAndTheBestStays) {
+  run_distill();
+  const auto pinned = [&] {
+    const std::string pins = checkpoints_folder(coordinator_->run_folder("distill-4")) + "/pins";
+    return std::filesystem::exists(pins) ? names_in(pins) : std::vector<std::string>{};
+  };
+  commit_checkpoint("distill-4", 50, 1);
+  commit_checkpoint("distill-4", 100, 2);
+  tick();
+  EXPECT_THAT(pinned(), ElementsAre("00000050-a1", "00000100-a1"));
+  const auto finish = [&](const std::string& name, double frechet) {
+    const std::string id = job(name).id;
+    end(id, 1, outcome(id, "succeeded", ErrorCode::kInternal, {{"frechet", frechet}}));
+    tick();
+  };
+  finish("distill-eval-50", 2.0);
+  EXPECT_THAT(pinned(), ElementsAre("00000050-a1", "00000100-a1")) << "the best, and one that waits";
+  finish("distill-eval-100", 3.0);
+  EXPECT_THAT(pinned(), ElementsAre("00000050-a1"));
+  commit_checkpoint("distill-4", 150, 3);
+  tick();
+  finish("distill-eval-150", 1.0);
+  EXPECT_THAT(pinned(), ElementsAre("00000150-a1"));
+}
+
+TEST_F(CoordinatorTest, OneEvaluationRunsAndNoMoreThanTwoWait) {
+  run_distill();
+  commit_checkpoint("distill-4", 50, 1);
+  tick();
+  for (std::uint64_t i = 2; i <= 5; ++i) commit_checkpoint("distill-4", static_cast<std::int64_t>(i) * 50, i);
+  tick();
+  EXPECT_EQ(state("distill-eval-50"), "starting");
+  EXPECT_EQ(state("distill-eval-100"), "cancelled");
+  EXPECT_THAT(job("distill-eval-100").reason, HasSubstr("skipped"));
+  EXPECT_EQ(state("distill-eval-150"), "cancelled");
+  EXPECT_EQ(state("distill-eval-200"), "queued");
+  EXPECT_EQ(state("distill-eval-250"), "queued");
+  EXPECT_THAT(machine_.launched(), SizeIs(5));
+}
+
+TEST_F(CoordinatorTest, WhenTheRunIsDoneOnlyTheLastIsStillEvaluated) {
+  run_distill();
+  for (std::uint64_t i = 1; i <= 3; ++i) {
+    commit_checkpoint("distill-4", static_cast<std::int64_t>(i) * 50, i);
+    tick();
+  }
+  succeed("distill-4");
+  EXPECT_EQ(state("distill-eval-50"), "starting") << "what runs may end";
+  EXPECT_EQ(state("distill-eval-100"), "cancelled");
+  EXPECT_EQ(state("distill-eval-150"), "queued");
+  succeed(job("distill-eval-50").id);
+  EXPECT_EQ(state("distill-eval-150"), "starting");
+}
+
+TEST_F(CoordinatorTest, WithTheRunItsWaitingEvaluationsAreCancelled) {
+  run_distill();
+  for (std::uint64_t i = 1; i <= 2; ++i) {
+    commit_checkpoint("distill-4", static_cast<std::int64_t>(i) * 50, i);
+    tick();
+  }
+  coordinator_->cancel("distill-4");
+  end("distill-4", 1, outcome("distill-4", "interrupted"));
+  EXPECT_EQ(state("distill-4"), "cancelled");
+  EXPECT_EQ(state("distill-eval-100"), "cancelled");
+}
+
+TEST_F(CoordinatorTest, ACheckpointThatNoMessageToldIsFoundAtTheEndAndEvaluatedOnce) {
+  run_distill();
+  commit_checkpoint("distill-4", 50, 1);
+  write_checkpoint("distill-4", 100, 1);
+  die("distill-4", 1);
+  tick(1);
+  EXPECT_THAT(coordinator_->checkpoints("distill-4"), SizeIs(2));
+  EXPECT_EQ(state("distill-eval-100"), "queued");
+  // Attempt 2 commits iteration 100 again: the same weights, not evaluated twice.
+  EXPECT_FALSE(hello("distill-4", 2).refusal);
+  EXPECT_EQ(tell({"distill-4", 2, 0}, MessageType::kCheckpointCommitted,
+                 write_checkpoint("distill-4", 100, 2), 1).acknowledge, 1U);
+  JobFilter evaluations;
+  evaluations.parent = "distill-4";
+  EXPECT_THAT(coordinator_->jobs(evaluations), SizeIs(2));
+}
+
+TEST_F(CoordinatorTest, ARunWithoutADetectorIsNotEvaluated) {
+  json plain = kDistill;
+  plain.erase("evaluation");
+  submit({kTeacher, kPairs, plain});
+  tick();
+  succeed("teacher-1");
+  succeed("pairs-2");
+  hello("distill-3", 1);
+  commit_checkpoint("distill-3", 50, 1);
+  EXPECT_THAT(coordinator_->jobs({}), SizeIs(3));
+}
+
+}  // namespace
+}  // namespace onestep
