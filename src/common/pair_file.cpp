@@ -54,6 +54,10 @@ class Handle {
   herr_t (*close_)(hid_t);
 };
 
+// A damaged file that the library refused can leave it with objects that its exit handler fails to close, loudly. All
+// files are closed by their handles, so nothing needs that handler. Takes effect only before the library's first call.
+[[maybe_unused]] const bool kNoExitHandler = H5dont_atexit() >= 0;
+
 // Keeps HDF5 from printing its error stack while an object of this class lives in the thread.
 class QuietHdf5 {
  public:
