@@ -41,6 +41,7 @@ class TelemetryClient {
 
   // Messages that must be acknowledged are on disk when it returns and are sent until they are; of the others, the newest
   // kQueuedReports wait for the network. A full disk is logged, and the message then lives in memory only.
+  // Errors: kInternal for a body that is no object or too long for a frame.
   void post(MessageType type, const nlohmann::json& body);
   // Asks for this rank's shards; the answer comes as a kShardPlan command.
   void request_shards();
