@@ -1,0 +1,133 @@
+// Runs the program: exit codes, messages, where --url may stand.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/canned_server.h"
+#include "cli/local_program.h"
+#include "support/files.h"
+#include "support/temp_folder.h"
+
+namespace onestep {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::string kProgram = ONESTEP_PROGRAM;
+const std::string kPipeline = std::string(ONESTEP_SOURCE_DIR) + "/configs/digits/smoke/pipeline.json";
+
+// Standard error in the output, which is what a person sees.
+ProgramResult onestep(const std::string& arguments, const std::string& environment = "") {
+  return run_program({"/bin/sh", "-c", "unset ONESTEP_URL; " + environment + " " + kProgram + " " + arguments + " 2>&1"});
+}
+
+TEST(CommandLine, VersionAndHelp) {
+  const nlohmann::json version = nlohmann::json::parse(onestep("version --json").output);
+  EXPECT_EQ(version.at("version"), "0.1.0");
+  EXPECT_TRUE(version.at("commit").is_string());
+  const ProgramResult help = onestep("--help");
+  EXPECT_EQ(help.exit_status, 0);
+  EXPECT_THAT(help.output, HasSubstr("Exit codes: 0 done"));
+  for (const char* command : {"up", "submit", "follow", "jobs", "show", "logs", "cancel", "resume", "checkpoint", "export", "sample",
+                              "verify", "report", "version"}) {
+    EXPECT_THAT(help.output, HasSubstr(command));
+    const ProgramResult own = onestep(std::string(command) + " --help");
+    EXPECT_EQ(own.exit_status, 0) << command;
+    EXPECT_THAT(own.output, HasSubstr("Examples:\n  onestep " + std::string(command)));
+  }
+}
+
+TEST(CommandLine, WrongOnesExitWith2) {
+  for (const char* arguments : {"", "nonsense", "jobs --nonsense", "submit", "show", "sample --model x", "jobs --url https://x",
+                                "sample --model . --out a.png --count 0", "--url http://x:1 version"}) {
+    const ProgramResult run = onestep(arguments);
+    EXPECT_EQ(run.exit_status, 2) << arguments;
+    EXPECT_THAT(run.output, HasSubstr("onestep: ")) << arguments;
+  }
+}
+
+TEST(CommandLine, NobodyThereExitsWith6) {
+  std::string url;
+  { url = CannedServer({}).url(); }
+  for (const char* command : {"jobs", "show x", "logs x", "cancel x", "resume x", "checkpoint x", "follow x"}) {
+    if (std::string(command) == "follow x") continue;  // waits a minute by design
+    EXPECT_EQ(onestep(std::string(command) + " --url " + url).exit_status, 6) << command;
+  }
+  EXPECT_EQ(onestep("submit " + kPipeline + " --url " + url).exit_status, 6);
+}
+
+TEST(CommandLine, UrlStandsBeforeOrAfterOrInTheEnvironment) {
+  const std::string answer = http_answer(200, "application/json", R"({"items":[],"next_page_token":null})");
+  CannedServer server({answer, answer, answer});
+  for (const ProgramResult& run : {onestep("--url " + server.url() + " jobs"), onestep("jobs --url " + server.url()),
+                                   onestep("jobs", "ONESTEP_URL=" + server.url())}) {
+    EXPECT_EQ(run.exit_status, 0) << run.output;
+    EXPECT_EQ(run.output, "no jobs\n");
+  }
+}
+
+TEST(CommandLine, JobsAreListedPageByPage) {
+  CannedServer server({http_answer(200, "application/json", R"({"items":[{"id":"a-1"}],"next_page_token":"t/1"})"),
+                       http_answer(200, "application/json", R"({"items":[{"id":"b-2"}],"next_page_token":""})")});
+  const ProgramResult run = onestep("jobs --json --url " + server.url());
+  EXPECT_EQ(nlohmann::json::parse(run.output), nlohmann::json::parse(R"({"items":[{"id":"a-1"},{"id":"b-2"}]})"));
+  EXPECT_THAT(server.requests().at(1), HasSubstr("page_token=t%2F1"));
+}
+
+TEST(CommandLine, EveryMistakeInAPipelineIsNamedAndNothingIsSent) {
+  const ProgramResult run = onestep("submit " + kPipeline + " --url http://127.0.0.1:1 --set distill.ranks=3 --set teacher.bacth=3 " +
+                                    "--set pairs.count='\"many\"'");
+  EXPECT_EQ(run.exit_status, 3);
+  EXPECT_THAT(run.output, HasSubstr("3 problems"));
+  EXPECT_THAT(run.output, HasSubstr("ranks 3 can't share"));
+  EXPECT_THAT(run.output, HasSubstr("did you mean 'batch'?"));
+  EXPECT_THAT(run.output, HasSubstr("/count: expected an integer"));
+}
+
+TEST(CommandLine, MissingAndBrokenFilesAreNamed) {
+  const TempFolder folder;
+  const ProgramResult missing = onestep("submit " + folder / "none.json");
+  EXPECT_EQ(missing.exit_status, 4);
+  EXPECT_THAT(missing.output, HasSubstr("none.json"));
+  spit(folder / "broken.json", "{\"name\": ");
+  EXPECT_EQ(onestep("submit " + folder / "broken.json").exit_status, 3);
+  EXPECT_EQ(onestep("submit " + kPipeline + " --set nonsense").exit_status, 2);
+  EXPECT_EQ(onestep("verify " + folder / "none").exit_status, 4);
+  EXPECT_EQ(onestep("report --out " + folder / "none").exit_status, 4);
+  EXPECT_EQ(onestep("sample --model " + folder / "none" + " --out " + folder / "a.png").exit_status, 4);
+}
+
+TEST(CommandLine, FollowEndsWithOneJsonObjectAndTheJobsFate) {
+  const std::string submitted = http_answer(201, "application/json", R"({"pipeline":{"id":"p-1","name":"p"},"jobs":[]})");
+  const auto pipeline = [](const std::string& state) {
+    return http_answer(200, "application/json",
+                       R"({"jobs":[{"name":"a","kind":"export","state":")" + state +
+                           R"(","attempts":1,"digest":"d","reason":"why","parent":""}]})");
+  };
+  CannedServer good({submitted, pipeline("running"), pipeline("succeeded")});
+  const ProgramResult succeeded =
+      run_program({"/bin/sh", "-c", kProgram + " submit " + kPipeline + " --follow --json --url " + good.url() + " 2>/dev/null"});
+  EXPECT_EQ(succeeded.exit_status, 0);
+  EXPECT_EQ(succeeded.output, R"({"jobs":[{"name":"a","kind":"export","state":"succeeded","attempts":1,"digest":"d"}]})" "\n");
+
+  CannedServer bad({submitted, pipeline("failed")});
+  const ProgramResult failed = onestep("submit " + kPipeline + " --follow --url " + bad.url());
+  EXPECT_EQ(failed.exit_status, 7);
+  EXPECT_THAT(failed.output, HasSubstr("onestep: a: failed: why"));
+}
+
+TEST(CommandLine, LogsGoOnFromTheOffsetTheyReached) {
+  const std::string job = http_answer(200, "application/json", R"({"state":"running"})");
+  const auto text = [](const std::string& body, int next) {
+    return http_answer(200, "text/plain", body, "X-Next-Offset: " + std::to_string(next) + "\r\n");
+  };
+  CannedServer server({text("one\n", 4), text("two\n", 8), text("", 8)});
+  const ProgramResult run = onestep("logs a-1 --rank 1 --attempt 2 --url " + server.url());
+  EXPECT_EQ(run.output, "one\ntwo\n");
+  EXPECT_THAT(server.requests().at(1), HasSubstr("/api/v1/jobs/a-1/logs?rank=1&offset=4"));
+  EXPECT_THAT(server.requests().at(1), HasSubstr("attempt=2"));
+}
+
+}  // namespace
+}  // namespace onestep
