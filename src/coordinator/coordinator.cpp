@@ -457,14 +457,24 @@ void Coordinator::reconcile() {
   for (const JobRecord& job : store_.jobs({})) {
     if (job.kind == "distill") pins_due_.insert(job.id);
   }
-  watch_attempts();
+  if (const std::optional<Error> trouble = watch_attempts()) {
+    log_error(std::string(trouble->what()) + "; will be tried again");
+  }
   update_dependencies();
 }
 
-void Coordinator::watch_attempts() {
+std::optional<Error> Coordinator::watch_attempts() {
+  std::optional<Error> trouble;
   for (const JobRecord& job : store_.unfinished_jobs()) {
-    if (is_active(job.state)) watch_attempt(job);
+    if (!is_active(job.state)) continue;
+    try {
+      watch_attempt(job);
+    } catch (const Error& error) {
+      // What stands in the way of one job (its disk is full, say) must not keep the others from going on.
+      if (!trouble) trouble.emplace(error.code(), job.id + ": " + error.what());
+    }
   }
+  return trouble;
 }
 
 void Coordinator::watch_attempt(const JobRecord& job) {
@@ -899,11 +909,15 @@ void Coordinator::flush_progress() {
 // --- time ---
 
 void Coordinator::tick() {
-  watch_attempts();
+  const std::optional<Error> trouble = watch_attempts();
   update_dependencies();
   start_ready_jobs();
-  for (const std::string& job : std::exchange(pins_due_, {})) update_pins(job);
+  while (!pins_due_.empty()) {
+    update_pins(*pins_due_.begin());
+    pins_due_.erase(pins_due_.begin());
+  }
   if (options_.clock() - last_flush_ >= kFlushInterval_s) flush_progress();
+  if (trouble) throw Error(*trouble);
 }
 
 void Coordinator::stop_all(const std::string& reason) {

@@ -112,6 +112,7 @@ class Coordinator {
 
   // --- time ---
   // Looks after launched processes, unblocks, schedules, starts. Every 200 ms or so, and after events if wanted.
+  // Errors: the first that the system's refusal (a full disk) led to; what could not be done is tried at the next tick.
   void tick();
   // Asks every running attempt to save and end; those jobs become interrupted. Nothing new is started afterwards.
   void stop_all(const std::string& reason);
@@ -131,7 +132,7 @@ class Coordinator {
 
   // Attempts.
   void reconcile();
-  void watch_attempts();
+  std::optional<Error> watch_attempts();  // the first trouble met; it keeps no other job from going on
   void watch_attempt(const JobRecord& job);
   void enforce_stop(const JobRecord& job, const AttemptRecord& attempt);
   void end_attempt(JobRecord job, AttemptRecord attempt, const ProcessEnd& end);

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cerrno>
+#include <cmath>
 #include <filesystem>
 #include <map>
 
@@ -395,6 +397,25 @@ TEST_F(CoordinatorTest, ABrokenOutcomeFileIsAFailure) {
   die("teacher-1", 1);
   EXPECT_EQ(state("teacher-1"), "queued");
   EXPECT_THAT(job("teacher-1").reason, HasSubstr("can't be read"));
+}
+
+TEST_F(CoordinatorTest, AFullDiskHoldsUpOneJobUntilThereIsRoomAgain) {
+  submit({kDetector, kTeacher});
+  tick();
+  set_fault_hook_for_tests([&](const char* call, const std::string& path) {
+    const bool hit = std::string(call) == "write" && path.find("detector-1/outcome") != std::string::npos;
+    return hit ? ENOSPC : 0;
+  });
+  machine_.of("detector-1", 1).end = ProcessEnd{false, "mpirun ended by signal 9 (Killed)"};
+  spit(attempt_outcome_file(coordinator_->run_folder("teacher-2"), 1),
+       to_json(outcome("teacher-2", "succeeded")).dump());
+  machine_.of("teacher-2", 1).end = ProcessEnd{true, "mpirun ended"};
+  EXPECT_THROW(tick(), Error);
+  EXPECT_EQ(state("detector-1"), "starting");
+  EXPECT_EQ(state("teacher-2"), "succeeded");
+  set_fault_hook_for_tests(nullptr);
+  tick();
+  EXPECT_EQ(state("detector-1"), "queued");
 }
 
 // --- cancel, resume, interrupt ---
