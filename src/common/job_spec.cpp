@@ -1,21 +1,17 @@
 #include "common/job_spec.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
-#include <limits>
 #include <set>
 #include <type_traits>
 #include <utility>
 
+#include "common/job_spec_checks.h"
 #include "common/job_spec_fields.h"
 
 namespace onestep {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::size_t kMaxNameLength = 64;
 
 // ---- Defaults that differ from the structs' own: the recipe of each kind. ----
 
@@ -74,195 +70,6 @@ JobOptions default_options(const std::string& kind) {
   if (kind == "export") return ExportSpec{};
   return SampleSpec{};
 }
-
-// ---- Checks over more than one field. ----
-
-std::string number_list(const std::vector<std::int64_t>& numbers) {
-  std::string text;
-  for (const std::int64_t number : numbers)
-    text += (text.empty() ? "" : ", ") + std::to_string(number);
-  return text;
-}
-
-void check_divisible(ConfigReader& reader, const std::string& key, std::int64_t value,
-                     std::int64_t micro_batches) {
-  if (value % micro_batches == 0) return;
-  reader.violation(key, "expected a multiple of micro_batches (" + std::to_string(micro_batches) +
-                            "), found " + std::to_string(value));
-}
-
-void check_name(ConfigReader& reader, const std::string& name) {
-  if (name.empty() || is_job_name(name)) return;
-  reader.violation("name", "expected a letter, then letters, digits, '-' or '_', at most " +
-                               std::to_string(kMaxNameLength) + " in all, found \"" +
-                               name.substr(0, 80) + "\"");
-}
-
-void check_ranks(ConfigReader& reader, const JobSpec& spec) {
-  const std::int64_t micro_batches = spec.micro_batches;
-  if (!std::has_single_bit(static_cast<std::uint64_t>(micro_batches))) {
-    reader.violation("micro_batches", "expected a power of two from 1 to 1024, found " +
-                                          std::to_string(micro_batches));
-    return;
-  }
-  if (spec.kind == "export" || spec.kind == "sample") {
-    if (spec.ranks != 1) {
-      reader.violation(
-          "ranks", "expected 1 for kind " + spec.kind + ", found " + std::to_string(spec.ranks));
-    }
-    return;
-  }
-  if (!is_training_kind(spec.kind) || spec.reduction != "exact" || micro_batches % spec.ranks == 0)
-    return;
-  std::vector<std::int64_t> legal;
-  for (std::int64_t ranks = 1; ranks <= micro_batches; ranks *= 2) legal.push_back(ranks);
-  reader.violation("ranks", "ranks " + std::to_string(spec.ranks) + " can't share " +
-                                std::to_string(micro_batches) + " micro-batches: expected one of " +
-                                number_list(legal) + ", found " + std::to_string(spec.ranks));
-}
-
-// The channels of every tensor that the network normalises: those entering and leaving each block.
-std::set<std::int64_t> normalized_widths(const NetworkSpec& network) {
-  std::set<std::int64_t> widths;
-  std::vector<std::int64_t> skips;
-  std::int64_t channels = network.model_channels * network.channel_mult.front();
-  for (std::size_t level = 0; level < network.channel_mult.size(); ++level) {
-    skips.push_back(channels);
-    for (std::int64_t block = 0; block < network.num_blocks; ++block) {
-      widths.insert(channels);
-      channels = network.model_channels * network.channel_mult[level];
-      skips.push_back(channels);
-    }
-  }
-  for (std::size_t level = network.channel_mult.size(); level-- > 0;) {
-    for (std::int64_t block = 0; block <= network.num_blocks; ++block) {
-      widths.insert(channels);
-      widths.insert(channels + skips.back());
-      skips.pop_back();
-      channels = network.model_channels * network.channel_mult[level];
-      widths.insert(channels);
-    }
-  }
-  return widths;
-}
-
-void check_network(ConfigReader& reader, const NetworkSpec& network) {
-  if (network.channel_mult.empty()) {
-    reader.violation("channel_mult", "expected at least one level, found none");
-    return;
-  }
-  const auto levels = static_cast<std::int64_t>(network.channel_mult.size());
-  const std::int64_t step = network.pixel_unshuffle << (levels - 1);
-  if (network.image_size % step != 0) {
-    reader.violation("image_size", "expected a multiple of pixel_unshuffle * 2^(levels - 1) = " +
-                                       std::to_string(step) + ", found " +
-                                       std::to_string(network.image_size));
-    return;
-  }
-  if (network.model_channels % 4 != 0) {
-    reader.violation("model_channels",
-                     "expected a multiple of 4, found " + std::to_string(network.model_channels));
-    return;
-  }
-  for (const std::int64_t width : normalized_widths(network)) {
-    const std::int64_t groups = std::min<std::int64_t>(32, width / 4);
-    if (width % groups == 0) continue;
-    reader.violation("model_channels", "expected widths that share out into groups of a norm; " +
-                                           std::to_string(groups) + " groups, found a width of " +
-                                           std::to_string(width));
-    return;
-  }
-  // Attention: at the listed resolutions, and always in the middle, at the last level.
-  std::vector<std::int64_t> resolutions;
-  for (std::int64_t level = 0; level < levels; ++level) {
-    const std::int64_t resolution = network.image_size / network.pixel_unshuffle >> level;
-    resolutions.push_back(resolution);
-    const bool attends =
-        level == levels - 1 || std::count(network.attention_resolutions.begin(),
-                                          network.attention_resolutions.end(), resolution) > 0;
-    const std::int64_t width =
-        network.model_channels * network.channel_mult[static_cast<std::size_t>(level)];
-    if (attends && width % network.channels_per_head != 0) {
-      reader.violation("channels_per_head", "expected a divisor of the " + std::to_string(width) +
-                                                " channels at " + std::to_string(resolution) + "x" +
-                                                std::to_string(resolution) + ", found " +
-                                                std::to_string(network.channels_per_head));
-      return;
-    }
-  }
-  for (const std::int64_t wanted : network.attention_resolutions) {
-    if (std::count(resolutions.begin(), resolutions.end(), wanted) > 0) continue;
-    reader.violation("attention_resolutions", "expected some of the network's resolutions " +
-                                                  number_list(resolutions) + ", found " +
-                                                  std::to_string(wanted));
-  }
-}
-
-void check_sampler(ConfigReader& reader, const SamplerSpec& sampler) {
-  if (sampler.sigma_min < sampler.sigma_max) return;
-  reader.violation("sigma_min", "expected less than sigma_max (" + json(sampler.sigma_max).dump() +
-                                    "), found " + json(sampler.sigma_min).dump());
-}
-
-void check_options(ConfigReader& reader, const JobSpec& job, const TrainDetectorSpec& spec) {
-  check_divisible(reader, "batch", spec.batch, job.micro_batches);
-}
-
-void check_options(ConfigReader& reader, const JobSpec& job, const TrainTeacherSpec& spec) {
-  check_divisible(reader, "batch", spec.batch, job.micro_batches);
-  if (spec.dataset.resolution != 0 && spec.dataset.resolution != spec.network.image_size) {
-    reader.violation("network/image_size", "expected the dataset's resolution (" +
-                                               std::to_string(spec.dataset.resolution) +
-                                               "), found " +
-                                               std::to_string(spec.network.image_size));
-  }
-}
-
-void check_options(ConfigReader&, const JobSpec&, const GeneratePairsSpec&) {}
-
-void check_options(ConfigReader& reader, const JobSpec& job, const DistillSpec& spec) {
-  check_divisible(reader, "warmup/pairs", spec.warmup.pairs, job.micro_batches);
-  check_divisible(reader, "dmd/batch", spec.dmd.batch, job.micro_batches);
-  check_divisible(reader, "dmd/pairs", spec.dmd.pairs, job.micro_batches);
-  if (spec.dmd.sigma_lo >= spec.dmd.sigma_hi) {
-    reader.violation("dmd/sigma_lo", "expected less than sigma_hi (" +
-                                         json(spec.dmd.sigma_hi).dump() + "), found " +
-                                         json(spec.dmd.sigma_lo).dump());
-  }
-  if (spec.dmd.pairs == 0 && spec.dmd.lambda_reg > 0) {
-    reader.violation("dmd/lambda_reg",
-                     "expected 0 when dmd.pairs is 0, found " + json(spec.dmd.lambda_reg).dump());
-  }
-  if (spec.dmd.lambda_reg == 0 && spec.dmd.lambda_dm == 0) {
-    reader.violation("dmd/lambda_dm", "expected more than 0 when lambda_reg is 0, found 0");
-  }
-  if (spec.warmup.iterations + spec.dmd.iterations == 0) {
-    reader.violation("dmd/iterations",
-                     "expected at least one iteration in warmup or dmd, found none");
-  }
-  const bool has_detector = !spec.evaluation.detector.empty();
-  const bool has_dataset = !spec.evaluation.dataset.path.empty();
-  if (has_detector != has_dataset) {
-    reader.violation(has_detector ? "evaluation/dataset/path" : "evaluation/detector",
-                     "expected both detector and dataset.path, or neither, found one of them");
-  }
-}
-
-void check_options(ConfigReader& reader, const JobSpec&, const EvaluateSpec& spec) {
-  const bool needs_model = spec.source == "model";
-  if (needs_model && spec.model.empty()) {
-    reader.violation("model",
-                     "expected a path or \"@job\" for source model, found nothing (required)");
-  }
-  if (!needs_model && !spec.model.empty()) {
-    reader.violation(
-        "model", "expected no model for source " + spec.source + ", found \"" + spec.model + "\"");
-  }
-}
-
-void check_options(ConfigReader&, const JobSpec&, const ExportSpec&) {}
-
-void check_options(ConfigReader&, const JobSpec&, const SampleSpec&) {}
 
 // ---- The three uses of the field lists. ----
 
@@ -439,7 +246,8 @@ bool is_job_name(const std::string& name) {
   const auto is_allowed = [&](char c) {
     return is_letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '_';
   };
-  return !name.empty() && name.size() <= kMaxNameLength && is_letter(name.front()) &&
+  constexpr std::size_t kMaxLength = 64;
+  return !name.empty() && name.size() <= kMaxLength && is_letter(name.front()) &&
          std::all_of(name.begin(), name.end(), is_allowed);
 }
 
@@ -476,9 +284,7 @@ ParsedJobSpec check_job_spec(const json& document, const std::string& base,
   spec.options = default_options(spec.kind);
   std::visit([&reading](auto& options) { describe(reading, options); }, spec.options);
   check_ranks(reader, spec);
-  if (std::has_single_bit(static_cast<std::uint64_t>(spec.micro_batches))) {
-    std::visit([&](const auto& options) { check_options(reader, spec, options); }, spec.options);
-  }
+  check_options(reader, spec);
   reader.reject_unknown_keys();
   parsed.violations = reader.violations();
   return parsed;
