@@ -51,12 +51,13 @@ std::string header(const HttpRequest& request, const std::string& name) {
 // "127.0.0.1:8080" -> "127.0.0.1"; "[::1]:80" -> "[::1]".
 std::string without_port(const std::string& host) {
   const std::size_t colon = host.rfind(':');
-  const bool inside_brackets = colon != std::string::npos && host.find(']', colon) != std::string::npos;
+  const bool inside_brackets =
+      colon != std::string::npos && host.find(']', colon) != std::string::npos;
   return colon == std::string::npos || inside_brackets ? host : host.substr(0, colon);
 }
 
-// A page of another site that a browser on this machine shows must not reach us, neither under a name that
-// resolves to this machine (Host) nor by a request of its own (Origin).
+// A page of another site that a browser on this machine shows must not reach us, neither under a
+// name that resolves to this machine (Host) nor by a request of its own (Origin).
 std::optional<std::string> foreign_caller(const HttpRequest& request) {
   const std::string host = header(request, "host");
   if (!host.empty() && !is_loopback_host(without_port(host))) {
@@ -89,7 +90,8 @@ bool matches(const std::string& pattern, const std::string& path, std::string& i
 bool is_json_type(const std::string& content_type) {
   std::string type = content_type.substr(0, content_type.find(';'));
   while (!type.empty() && type.back() == ' ') type.pop_back();
-  std::transform(type.begin(), type.end(), type.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(type.begin(), type.end(), type.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   return type == "application/json";
 }
 
@@ -166,7 +168,8 @@ HttpResponse Api::handle(const HttpRequest& request) {
     }
     return dispatch(request);
   } catch (const Error& error) {
-    if (http_status(error.code()) >= 500) log_error("HTTP: " + request.target + ": " + error.what());
+    if (http_status(error.code()) >= 500)
+      log_error("HTTP: " + request.target + ": " + error.what());
     return problem(error, request.target);
   } catch (const std::exception& error) {
     log_error("HTTP: " + request.method + " " + request.target + ": " + error.what());
@@ -183,7 +186,8 @@ HttpResponse Api::dispatch(const HttpRequest& request) {
     std::string id;
     if (!matches(route.path, path, id)) continue;
     if (route.method == method) {
-      const std::string query = question == std::string::npos ? "" : request.target.substr(question + 1);
+      const std::string query =
+          question == std::string::npos ? "" : request.target.substr(question + 1);
       Call call{request, id, RequestQuery(query)};
       return (this->*route.handler)(call);
     }
@@ -212,8 +216,9 @@ HttpResponse Api::submit(Call& call) {
   }
   const PipelineRecord pipeline = coordinator_.submit(parse_submission(body));
   const auto summary = [this](const std::string& id) { return job_summary(coordinator_.job(id)); };
-  HttpResponse response = json_response(
-      201, {{"pipeline", {{"id", pipeline.id}, {"name", pipeline.name}}}, {"jobs", items(pipeline.jobs, summary)}});
+  HttpResponse response =
+      json_response(201, {{"pipeline", {{"id", pipeline.id}, {"name", pipeline.name}}},
+                          {"jobs", items(pipeline.jobs, summary)}});
   response.headers["Location"] = "/api/v1/pipelines/" + pipeline.id;
   return response;
 }
@@ -224,8 +229,10 @@ HttpResponse Api::list_jobs(Call& call) {
   if (call.query.has("state")) {
     filter.state = job_state_from_string(state);
     std::string known;
-    for (const JobState each : all_job_states()) known += (known.empty() ? "" : ", ") + std::string(to_string(each));
-    if (!filter.state) call.query.violation("state", "expected one of " + known + ", found \"" + state + "\"");
+    for (const JobState each : all_job_states())
+      known += (known.empty() ? "" : ", ") + std::string(to_string(each));
+    if (!filter.state)
+      call.query.violation("state", "expected one of " + known + ", found \"" + state + "\"");
   }
   filter.pipeline = call.query.text("pipeline", "");
   filter.name = call.query.text("name", "");
@@ -246,7 +253,8 @@ HttpResponse Api::list_jobs(Call& call) {
 HttpResponse Api::show_job(Call& call) {
   call.query.finish();
   const JobRecord job = coordinator_.job(call.id);
-  return json_response(200, job_details(job, coordinator_.attempts(job.id), coordinator_.run_folder(job.id)));
+  return json_response(
+      200, job_details(job, coordinator_.attempts(job.id), coordinator_.run_folder(job.id)));
 }
 
 HttpResponse Api::show_spec(Call& call) {
@@ -257,28 +265,32 @@ HttpResponse Api::show_spec(Call& call) {
 HttpResponse Api::show_logs(Call& call) {
   const JobRecord job = coordinator_.job(call.id);
   const bool of_mpirun = call.query.text("rank", "0") == "mpirun";
-  const std::int64_t rank = of_mpirun ? 0 : call.query.integer("rank", 0, 0, std::max(0, job.ranks - 1));
-  const std::int64_t offset = call.query.integer("offset", 0, 0, std::numeric_limits<std::int64_t>::max());
+  const std::int64_t rank =
+      of_mpirun ? 0 : call.query.integer("rank", 0, 0, std::max(0, job.ranks - 1));
+  const std::int64_t offset =
+      call.query.integer("offset", 0, 0, std::numeric_limits<std::int64_t>::max());
   const std::int64_t limit = call.query.integer("limit", 64 * 1024, 1, kMaxLogBytes);
   const std::int64_t attempt =
       call.query.integer("attempt", job.attempts, 1, std::numeric_limits<std::int32_t>::max());
   call.query.finish();
   if (call.query.has("attempt") && attempt > job.attempts) {
-    throw Error(ErrorCode::kNotFound, job.id + ": attempt " + std::to_string(attempt) + ": there are " +
-                                          std::to_string(job.attempts));
+    throw Error(ErrorCode::kNotFound, job.id + ": attempt " + std::to_string(attempt) +
+                                          ": there are " + std::to_string(job.attempts));
   }
   std::string text;  // before the first attempt there is nothing to show yet
   if (attempt > 0) {
     const std::string run = coordinator_.run_folder(job.id);
     const int number = static_cast<int>(attempt);
-    text = read_slice(of_mpirun ? mpirun_log_file(run, number) : log_file(run, number, static_cast<int>(rank)),
-                      offset, limit);
+    text = read_slice(
+        of_mpirun ? mpirun_log_file(run, number) : log_file(run, number, static_cast<int>(rank)),
+        offset, limit);
   }
   const std::int64_t next = offset + static_cast<std::int64_t>(text.size());
-  return {.status = 200,
-          .content_type = "text/plain; charset=utf-8",
-          .headers = {{"X-Next-Offset", std::to_string(next)}, {"X-Attempt", std::to_string(attempt)}},
-          .body = std::move(text)};
+  return {
+      .status = 200,
+      .content_type = "text/plain; charset=utf-8",
+      .headers = {{"X-Next-Offset", std::to_string(next)}, {"X-Attempt", std::to_string(attempt)}},
+      .body = std::move(text)};
 }
 
 HttpResponse Api::show_metrics(Call& call) {
@@ -291,8 +303,9 @@ HttpResponse Api::show_metrics(Call& call) {
   const auto view = [](const MetricSeries& series) -> Json {
     return {{"key", series.key}, {"points", items(series.points, metric_view)}};
   };
-  return json_response(200,
-                       {{"job", job.id}, {"series", items(coordinator_.metrics(job.id, keys, max_points), view)}});
+  return json_response(
+      200,
+      {{"job", job.id}, {"series", items(coordinator_.metrics(job.id, keys, max_points), view)}});
 }
 
 HttpResponse Api::list_checkpoints(Call& call) {
@@ -335,13 +348,16 @@ HttpResponse Api::show_pipeline(Call& call) {
 
 HttpResponse Api::health(Call& call) {
   call.query.finish();
-  return json_response(200, {{"status", "ok"}, {"version", build_version()}, {"commit", build_commit()}});
+  return json_response(
+      200, {{"status", "ok"}, {"version", build_version()}, {"commit", build_commit()}});
 }
 
 HttpResponse Api::ready(Call& call) {
   call.query.finish();
-  if (stopping_) return problem(503, "unavailable", "the coordinator is stopping", call.request.target);
-  coordinator_.jobs({.state = std::nullopt, .pipeline = "", .name = "", .parent = "", .after = 0, .limit = 1});
+  if (stopping_)
+    return problem(503, "unavailable", "the coordinator is stopping", call.request.target);
+  coordinator_.jobs(
+      {.state = std::nullopt, .pipeline = "", .name = "", .parent = "", .after = 0, .limit = 1});
   return json_response(200, {{"status", "ready"}});
 }
 

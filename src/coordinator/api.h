@@ -1,5 +1,5 @@
-// REST under /api/v1, and /healthz and /readyz: from a request to a response, without a socket. docs/rest.md is
-// the reference.
+// REST under /api/v1, and /healthz and /readyz: from a request to a response, without a socket.
+// docs/rest.md is the reference.
 #pragma once
 
 #include <functional>
@@ -16,8 +16,8 @@ class Api {
  public:
   explicit Api(Coordinator& coordinator) : coordinator_(coordinator) {}
 
-  // Everything that is wrong with a request is a problem document, never an exception; HEAD is answered as GET.
-  // One thread: the coordinator's.
+  // Everything that is wrong with a request is a problem document, never an exception; HEAD is
+  // answered as GET. One thread: the coordinator's.
   HttpResponse handle(const HttpRequest& request);
 
   // From now on /readyz answers 503.

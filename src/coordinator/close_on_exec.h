@@ -5,8 +5,8 @@
 
 namespace onestep {
 
-// Asio doesn't ask for it. A worker that inherited the listening socket would hold the port when the coordinator
-// is gone, and the next one could not start.
+// Asio doesn't ask for it. A worker that inherited the listening socket would hold the port when
+// the coordinator is gone, and the next one could not start.
 inline void close_on_exec(int descriptor) { ::fcntl(descriptor, F_SETFD, FD_CLOEXEC); }
 
 }  // namespace onestep

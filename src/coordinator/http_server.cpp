@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <optional>
 #include <set>
 
 #include "common/log.h"
@@ -32,23 +33,28 @@ using Stream = std::shared_ptr<beast::tcp_stream>;
 namespace {
 
 [[noreturn]] void refuse_address(const std::string& text, const std::string& why) {
-  throw Error(ErrorCode::kUsage, "listen address: found \"" + text + "\"; expected HOST:PORT with a loopback " +
+  throw Error(ErrorCode::kUsage, "listen address: found \"" + text +
+                                     "\"; expected HOST:PORT with a loopback " +
                                      "HOST (127.0.0.1, localhost, [::1]) and PORT 0-65535; " + why);
 }
 
 std::string lower_case(std::string_view text) {
   std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   return lower;
 }
 
 // What the connection is told when the bytes are no request that the API could see.
 std::optional<HttpResponse> refusal(const error_code& error, const HttpLimits& limits) {
   if (error == http::error::header_limit) {
-    return problem(431, "usage", "request header: larger than " + std::to_string(limits.header_bytes) + " bytes", "");
+    return problem(431, "usage",
+                   "request header: larger than " + std::to_string(limits.header_bytes) + " bytes",
+                   "");
   }
   if (error == http::error::body_limit) {
-    return problem(413, "usage", "request body: larger than " + std::to_string(limits.body_bytes) + " bytes", "");
+    return problem(413, "usage",
+                   "request body: larger than " + std::to_string(limits.body_bytes) + " bytes", "");
   }
   if (error.category() == make_error_code(http::error::bad_version).category() &&
       error != http::error::end_of_stream && error != http::error::partial_message) {
@@ -70,15 +76,16 @@ void fill_header(http::response<Body>& response, const HttpResponse& from, bool 
   response.keep_alive(keep_alive);
 }
 
-asio::awaitable<error_code> write_response(Stream stream, HttpResponse from, bool head_only, unsigned version,
-                                           bool keep_alive) {
+asio::awaitable<error_code> write_response(Stream stream, HttpResponse from, bool head_only,
+                                           unsigned version, bool keep_alive) {
   error_code error;
   if (head_only) {
     http::response<http::empty_body> response;
     response.version(version);
     fill_header(response, from, keep_alive);
     http::response_serializer<http::empty_body> serializer(response);
-    co_await http::async_write_header(*stream, serializer, asio::redirect_error(asio::use_awaitable, error));
+    co_await http::async_write_header(*stream, serializer,
+                                      asio::redirect_error(asio::use_awaitable, error));
   } else {
     http::response<http::string_body> response;
     response.version(version);
@@ -89,15 +96,16 @@ asio::awaitable<error_code> write_response(Stream stream, HttpResponse from, boo
   co_return error;
 }
 
-// Reads on for a moment after the last response: closing with unread bytes would reset the connection
-// before the client has seen what it was told.
+// Reads on for a moment after the last response: closing with unread bytes would reset the
+// connection before the client has seen what it was told.
 asio::awaitable<void> linger(Stream stream) {
   error_code error;
   stream->socket().shutdown(tcp::socket::shutdown_send, error);
   stream->expires_after(std::chrono::seconds(2));
   std::string scrap(64 * 1024, '\0');
   for (std::size_t total = 0; !error && total < (16U << 20);) {
-    total += co_await stream->async_read_some(asio::buffer(scrap), asio::redirect_error(asio::use_awaitable, error));
+    total += co_await stream->async_read_some(asio::buffer(scrap),
+                                              asio::redirect_error(asio::use_awaitable, error));
   }
 }
 
@@ -105,7 +113,8 @@ asio::awaitable<void> linger(Stream stream) {
 
 class HttpServer::Implementation : public std::enable_shared_from_this<Implementation> {
  public:
-  Implementation(asio::io_context& io, const ListenAddress& address, HttpLimits limits, Handler handler)
+  Implementation(asio::io_context& io, const ListenAddress& address, HttpLimits limits,
+                 Handler handler)
       : io_(io), limits_(limits), handler_(std::move(handler)), acceptor_(io), retry_(io) {
     const tcp::endpoint endpoint(asio::ip::make_address(address.host), address.port);
     try {
@@ -116,7 +125,8 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
       acceptor_.listen();
     } catch (const boost::system::system_error& error) {
       throw Error(ErrorCode::kUnavailable, "HTTP: can't listen on " + to_string(address) + ": " +
-                                               error.code().message() + "; choose another port, or 0 for any");
+                                               error.code().message() +
+                                               "; choose another port, or 0 for any");
     }
   }
 
@@ -162,11 +172,13 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
   }
 
   void turn_away(tcp::socket socket) const {
-    const HttpResponse response = problem(
-        503, "unavailable", "too many connections: limit " + std::to_string(limits_.connections), "");
-    const std::string text = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: " + response.content_type +
-                             "\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: " +
-                             std::to_string(response.body.size()) + "\r\n\r\n" + response.body;
+    const HttpResponse response =
+        problem(503, "unavailable",
+                "too many connections: limit " + std::to_string(limits_.connections), "");
+    const std::string text =
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: " + response.content_type +
+        "\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: " +
+        std::to_string(response.body.size()) + "\r\n\r\n" + response.body;
     error_code ignored;  // best effort: the connection ends either way
     socket.non_blocking(true, ignored);
     socket.write_some(asio::buffer(text), ignored);
@@ -192,18 +204,22 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
     parser.body_limit(limits_.body_bytes);
     error_code error;
     stream->expires_after(limits_.timeout);
-    co_await http::async_read_header(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+    co_await http::async_read_header(*stream, buffer, parser,
+                                     asio::redirect_error(asio::use_awaitable, error));
     if (!error && lower_case(parser.get()[http::field::expect]) == "100-continue") {
       static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
-      co_await asio::async_write(*stream, asio::buffer(kContinue), asio::redirect_error(asio::use_awaitable, error));
+      co_await asio::async_write(*stream, asio::buffer(kContinue),
+                                 asio::redirect_error(asio::use_awaitable, error));
     }
     if (!error) {
-      co_await http::async_read(*stream, buffer, parser, asio::redirect_error(asio::use_awaitable, error));
+      co_await http::async_read(*stream, buffer, parser,
+                                asio::redirect_error(asio::use_awaitable, error));
     }
     if (error) {
       if (std::optional<HttpResponse> response = refusal(error, limits_)) {
         stream->expires_after(limits_.timeout);
-        const error_code failed = co_await write_response(stream, std::move(*response), false, 11, false);
+        const error_code failed =
+            co_await write_response(stream, std::move(*response), false, 11, false);
         if (!failed) co_await linger(stream);
       }
       co_return false;
@@ -213,12 +229,14 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
                         .target = std::string(parsed.target()),
                         .headers = {},
                         .body = parsed.body()};
-    for (const auto& field : parsed) request.headers[lower_case(field.name_string())] = std::string(field.value());
+    for (const auto& field : parsed)
+      request.headers[lower_case(field.name_string())] = std::string(field.value());
 
     const bool keep_alive = parsed.keep_alive();
     HttpResponse response = answer(request);
     stream->expires_after(limits_.timeout);
-    error = co_await write_response(stream, std::move(response), request.method == "HEAD", parsed.version(), keep_alive);
+    error = co_await write_response(stream, std::move(response), request.method == "HEAD",
+                                    parsed.version(), keep_alive);
     if (error) co_return false;
     if (!keep_alive) co_await linger(stream);
     co_return keep_alive;
@@ -241,7 +259,8 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
   std::set<Stream> streams_;
 };
 
-HttpServer::HttpServer(asio::io_context& io, const ListenAddress& address, HttpLimits limits, Handler handler)
+HttpServer::HttpServer(asio::io_context& io, const ListenAddress& address, HttpLimits limits,
+                       Handler handler)
     : implementation_(std::make_shared<Implementation>(io, address, limits, std::move(handler))) {}
 HttpServer::~HttpServer() { stop(); }
 ListenAddress HttpServer::address() const { return implementation_->address(); }
@@ -253,7 +272,8 @@ bool is_loopback_host(const std::string& host) {
   if (lower_case(host) == "localhost") return true;
   const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
   error_code error;
-  const auto address = asio::ip::make_address(bracketed ? host.substr(1, host.size() - 2) : host, error);
+  const auto address =
+      asio::ip::make_address(bracketed ? host.substr(1, host.size() - 2) : host, error);
   return !error && address.is_loopback();
 }
 
@@ -264,7 +284,8 @@ ListenAddress parse_listen_address(const std::string& text) {
   if (host.empty()) refuse_address(text, "there is no HOST");
   const std::string digits = text.substr(colon + 1);
   ListenAddress address;
-  const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), address.port);
+  const auto [end, failure] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), address.port);
   if (failure != std::errc() || end != digits.data() + digits.size()) {
     refuse_address(text, "\"" + digits + "\" is no port");
   }
@@ -272,8 +293,10 @@ ListenAddress parse_listen_address(const std::string& text) {
     refuse_address(text, "an IPv6 address stands in brackets");
   }
   if (!is_loopback_host(host)) {
-    refuse_address(text, "\"" + host + "\" is reachable from other machines, and whoever reaches the port can " +
-                             "run jobs here, since there is no authentication; use a tunnel (ssh -L) instead");
+    refuse_address(
+        text, "\"" + host +
+                  "\" is reachable from other machines, and whoever reaches the port can " +
+                  "run jobs here, since there is no authentication; use a tunnel (ssh -L) instead");
   }
   if (lower_case(host) == "localhost") host = "127.0.0.1";
   if (host.front() == '[') host = host.substr(1, host.size() - 2);

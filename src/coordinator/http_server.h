@@ -20,8 +20,8 @@ struct ListenAddress {
   std::uint16_t port = 0;  // 0: any free one
 };
 
-// "127.0.0.1:8080", "localhost:0", "[::1]:8080". Only loopback, since whoever can submit a job can run
-// programs here and there is no authentication. Errors: kUsage.
+// "127.0.0.1:8080", "localhost:0", "[::1]:8080". Only loopback, since whoever can submit a job can
+// run programs here and there is no authentication. Errors: kUsage.
 ListenAddress parse_listen_address(const std::string& text);
 // "127.0.0.1:8080", "[::1]:8080".
 std::string to_string(const ListenAddress& address);
@@ -31,7 +31,8 @@ bool is_loopback_host(const std::string& host);
 struct HttpLimits {
   std::uint32_t header_bytes = 8 * 1024;
   std::uint64_t body_bytes = 1024 * 1024;
-  std::chrono::milliseconds timeout{30'000};  // for a whole request, a whole response, and between requests
+  std::chrono::milliseconds timeout{
+      30'000};  // for a whole request, a whole response, and between requests
   int connections = 256;
 };
 
@@ -42,7 +43,8 @@ class HttpServer {
   using Handler = std::function<HttpResponse(const HttpRequest&)>;
 
   // Binds and listens; nothing is accepted before start(). Errors: kUnavailable naming host:port.
-  HttpServer(boost::asio::io_context& io, const ListenAddress& address, HttpLimits limits, Handler handler);
+  HttpServer(boost::asio::io_context& io, const ListenAddress& address, HttpLimits limits,
+             Handler handler);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

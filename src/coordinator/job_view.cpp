@@ -32,7 +32,8 @@ Json job_summary(const JobRecord& job) {
           {"ended", time_or_null(job.ended)}};
 }
 
-Json job_details(const JobRecord& job, const std::vector<AttemptRecord>& attempts, const std::string& run_folder) {
+Json job_details(const JobRecord& job, const std::vector<AttemptRecord>& attempts,
+                 const std::string& run_folder) {
   Json details = job_summary(job);
   details["attempts"] = Json::array();
   for (const AttemptRecord& attempt : attempts) {
@@ -63,13 +64,17 @@ Json checkpoint_view(const CheckpointRecord& checkpoint) {
 }
 
 Json lease_view(const LeaseRecord& lease) {
-  return {{"index", lease.shard}, {"first", lease.first},     {"count", lease.count},  {"state", lease.state},
-          {"rank", lease.rank},   {"attempt", lease.attempt}, {"sha256", lease.sha256}};
+  return {{"index", lease.shard},  {"first", lease.first}, {"count", lease.count},
+          {"state", lease.state},  {"rank", lease.rank},   {"attempt", lease.attempt},
+          {"sha256", lease.sha256}};
 }
 
 Json metric_view(const MetricPoint& point) {
-  return {{"stage", point.stage},     {"iteration", point.iteration}, {"images", point.images},
-          {"attempt", point.attempt}, {"value", point.value}};
+  return {{"stage", point.stage},
+          {"iteration", point.iteration},
+          {"images", point.images},
+          {"attempt", point.attempt},
+          {"value", point.value}};
 }
 
 }  // namespace onestep

@@ -9,7 +9,8 @@
 
 namespace onestep {
 
-// {id, name, kind, state, reason, attempts, digest, pipeline, parent, progress, result, ranks, created, started, ended}.
+// {id, name, kind, state, reason, attempts, digest, pipeline, parent, progress, result, ranks,
+// created, started, ended}.
 nlohmann::ordered_json job_summary(const JobRecord& job);
 // The summary with `attempts` as a list, and {after, failures, spec, outcome, run_folder}.
 nlohmann::ordered_json job_details(const JobRecord& job, const std::vector<AttemptRecord>& attempts,

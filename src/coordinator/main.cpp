@@ -35,7 +35,7 @@ namespace asio = boost::asio;
 
 constexpr std::chrono::milliseconds kTick{200};
 constexpr std::chrono::seconds kStopWorkersLimit{60};  // to save and end, with --stop-workers
-constexpr double kSameErrorAgain_s = 10;               // the same error of a tick is logged this often
+constexpr double kSameErrorAgain_s = 10;  // the same error of a tick is logged this often
 
 struct Arguments {
   std::string data;
@@ -50,7 +50,8 @@ double unix_seconds() {
 
 int cores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
 
-// Everything that runs, in the order in which it is made: sockets first, so that a port in use changes nothing on disk.
+// Everything that runs, in the order in which it is made: sockets first, so that a port in use
+// changes nothing on disk.
 class Service {
  public:
   Service(asio::io_context& io, const Arguments& arguments)
@@ -60,24 +61,28 @@ class Service {
               [this](const HttpRequest& request) { return api_.handle(request); }),
         telemetry_(io, {},
                    {.hello = [this](const Hello& hello) { return coordinator_.hello(hello); },
-                    .message = [this](const RankId& from,
-                                      const Message& message) { return coordinator_.on_message(from, message); }}),
-        coordinator_({.data = arguments.data, .slots = arguments.slots, .clock = unix_seconds},
-                     std::make_unique<LocalMpirun>(LocalMpirunOptions{
-                         .worker = worker_beside_this_program(), .mpirun = "mpirun", .cores = cores()})),
+                    .message =
+                        [this](const RankId& from, const Message& message) {
+                          return coordinator_.on_message(from, message);
+                        }}),
+        coordinator_(
+            {.data = arguments.data, .slots = arguments.slots, .clock = unix_seconds},
+            std::make_unique<LocalMpirun>(LocalMpirunOptions{
+                .worker = worker_beside_this_program(), .mpirun = "mpirun", .cores = cores()})),
         api_(coordinator_),
         timer_(io),
         signals_(io, SIGINT, SIGTERM) {}
 
   void start() {
-    coordinator_.set_sender([this](const RankId& to, const Message& command) { telemetry_.send(to, command); });
+    coordinator_.set_sender(
+        [this](const RankId& to, const Message& command) { telemetry_.send(to, command); });
     write_address();
     telemetry_.start();
     http_.start();
     asio::co_spawn(io_, tick_until_stopped(), asio::detached);
     asio::co_spawn(io_, wait_for_signals(), asio::detached);
-    std::cout << "onestep-coordinator listening on http://" << to_string(http_.address()) << ", data in "
-              << arguments_.data << std::endl;
+    std::cout << "onestep-coordinator listening on http://" << to_string(http_.address())
+              << ", data in " << arguments_.data << std::endl;
   }
 
  private:
@@ -104,7 +109,8 @@ class Service {
     try {
       coordinator_.tick();
     } catch (const std::exception& error) {
-      if (error.what() == last_error_ && unix_seconds() - last_error_time_ < kSameErrorAgain_s) return;
+      if (error.what() == last_error_ && unix_seconds() - last_error_time_ < kSameErrorAgain_s)
+        return;
       last_error_ = error.what();
       last_error_time_ = unix_seconds();
       log_error("tick: " + last_error_);
@@ -153,20 +159,29 @@ class Service {
 
 // Exit status when there is nothing to run: help, version, a wrong command line.
 std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) {
-  CLI::App app("Runs the Onestep service on this machine: REST for people, telemetry for workers, jobs with mpirun.");
-  app.set_version_flag("--version", std::string("onestep-coordinator ") + build_version() + " " + build_commit());
-  app.add_option("--data", arguments.data, "folder with everything the service keeps; made if missing")->required();
-  app.add_option("--listen", arguments.listen, "HOST:PORT for HTTP, loopback only; port 0: any free one")
+  CLI::App app(
+      "Runs the Onestep service on this machine: REST for people, telemetry for workers, jobs with "
+      "mpirun.");
+  app.set_version_flag(
+      "--version", std::string("onestep-coordinator ") + build_version() + " " + build_commit());
+  app.add_option("--data", arguments.data,
+                 "folder with everything the service keeps; made if missing")
+      ->required();
+  app.add_option("--listen", arguments.listen,
+                 "HOST:PORT for HTTP, loopback only; port 0: any free one")
       ->capture_default_str();
   app.add_option("--slots", arguments.slots, "ranks that run at a time; a job with more runs alone")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app.add_flag("--stop-workers", arguments.stop_workers,
-               "on SIGTERM or SIGINT let running attempts save and end (without it they go on, and are adopted at the "
+               "on SIGTERM or SIGINT let running attempts save and end (without it they go on, and "
+               "are adopted at the "
                "next start)");
-  app.footer("Example: onestep-coordinator --data ./onestep-data --listen 127.0.0.1:8080\n"
-             "Exit status: 0 stopped by a signal, 2 wrong command line, 5 system error such as a full disk, "
-             "6 port in use, 8 the data folder has another coordinator.");
+  app.footer(
+      "Example: onestep-coordinator --data ./onestep-data --listen 127.0.0.1:8080\n"
+      "Exit status: 0 stopped by a signal, 2 wrong command line, 5 system error such as a full "
+      "disk, "
+      "6 port in use, 8 the data folder has another coordinator.");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -2,27 +2,31 @@
 
 #include <nlohmann/json.hpp>
 
+#include <array>
+#include <utility>
+
 namespace onestep {
 
 std::string_view reason_phrase(int status) {
-  switch (status) {
-    case 200: return "OK";
-    case 201: return "Created";
-    case 202: return "Accepted";
-    case 400: return "Bad Request";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 413: return "Content Too Large";
-    case 415: return "Unsupported Media Type";
-    case 422: return "Unprocessable Content";
-    case 431: return "Request Header Fields Too Large";
-    case 503: return "Service Unavailable";
-    case 507: return "Insufficient Storage";
-    default: return "Internal Server Error";
+  static constexpr std::array<std::pair<int, std::string_view>, 14> kPhrases = {
+      {{200, "OK"},
+       {201, "Created"},
+       {202, "Accepted"},
+       {400, "Bad Request"},
+       {403, "Forbidden"},
+       {404, "Not Found"},
+       {405, "Method Not Allowed"},
+       {409, "Conflict"},
+       {413, "Content Too Large"},
+       {415, "Unsupported Media Type"},
+       {422, "Unprocessable Content"},
+       {431, "Request Header Fields Too Large"},
+       {503, "Service Unavailable"},
+       {507, "Insufficient Storage"}}};
+  for (const auto& [known, phrase] : kPhrases) {
+    if (known == status) return phrase;
   }
+  return "Internal Server Error";
 }
 
 HttpResponse problem(int status, const std::string& name, const std::string& detail,
@@ -49,22 +53,30 @@ HttpResponse problem(int status, const std::string& name, const std::string& det
 HttpResponse problem(const Error& error, const std::string& instance) {
   std::vector<Violation> errors;
   if (const auto* config = dynamic_cast<const ConfigError*>(&error)) errors = config->violations();
-  return problem(http_status(error.code()), to_string(error.code()), error.what(), instance, errors);
+  return problem(http_status(error.code()), to_string(error.code()), error.what(), instance,
+                 errors);
 }
 
 int http_status(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kUsage: return 400;
-    case ErrorCode::kNotFound: return 404;
-    case ErrorCode::kConflict: return 409;
+    case ErrorCode::kUsage:
+      return 400;
+    case ErrorCode::kNotFound:
+      return 404;
+    case ErrorCode::kConflict:
+      return 409;
     case ErrorCode::kConfig:
-    case ErrorCode::kMismatch: return 422;
-    case ErrorCode::kUnavailable: return 503;
-    case ErrorCode::kIo: return 507;
+    case ErrorCode::kMismatch:
+      return 422;
+    case ErrorCode::kUnavailable:
+      return 503;
+    case ErrorCode::kIo:
+      return 507;
     case ErrorCode::kInternal:
     case ErrorCode::kCorrupt:
     case ErrorCode::kJobFailed:
-    case ErrorCode::kInterrupted: return 500;
+    case ErrorCode::kInterrupted:
+      return 500;
   }
   return 500;
 }

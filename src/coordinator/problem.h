@@ -10,13 +10,15 @@
 namespace onestep {
 
 // {type, title, status, detail, instance} and, when there are any, errors[{pointer, detail}].
-// `name` is the last part of the type ("urn:onestep:problem:not_found"); `instance` is the request's target.
+// `name` is the last part of the type ("urn:onestep:problem:not_found"); `instance` is the
+// request's target.
 HttpResponse problem(int status, const std::string& name, const std::string& detail,
                      const std::string& instance, const std::vector<Violation>& errors = {});
 // The same for an exception; a ConfigError's violations become errors[].
 HttpResponse problem(const Error& error, const std::string& instance);
 
-// 400 kUsage, 404 kNotFound, 409 kConflict, 422 kConfig and kMismatch, 503 kUnavailable, 507 kIo, else 500.
+// 400 kUsage, 404 kNotFound, 409 kConflict, 422 kConfig and kMismatch, 503 kUnavailable, 507 kIo,
+// else 500.
 int http_status(ErrorCode code);
 
 }  // namespace onestep

@@ -14,8 +14,10 @@ std::optional<std::string> percent_decode(std::string_view text) {
     }
     unsigned byte = 0;
     const std::string_view digits = text.substr(i + 1, 2);
-    const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), byte, 16);
-    if (digits.size() != 2 || failure != std::errc() || end != digits.data() + 2 || byte == 0) return std::nullopt;
+    const auto [end, failure] =
+        std::from_chars(digits.data(), digits.data() + digits.size(), byte, 16);
+    if (digits.size() != 2 || failure != std::errc() || end != digits.data() + 2 || byte == 0)
+      return std::nullopt;
     decoded += static_cast<char>(byte);
     i += 2;
   }
@@ -28,9 +30,11 @@ RequestQuery::RequestQuery(std::string_view text) {
     text.remove_prefix(std::min(text.size(), field.size() + 1));
     const std::size_t equals = field.find('=');
     const auto name = percent_decode(field.substr(0, equals));
-    const auto value = percent_decode(equals == std::string_view::npos ? "" : field.substr(equals + 1));
+    const auto value =
+        percent_decode(equals == std::string_view::npos ? "" : field.substr(equals + 1));
     if (!name || !value || name->empty()) {
-      throw Error(ErrorCode::kUsage, "query: \"" + std::string(field) + "\": expected name=value, percent-encoded");
+      throw Error(ErrorCode::kUsage,
+                  "query: \"" + std::string(field) + "\": expected name=value, percent-encoded");
     }
     if (!fields_.emplace(*name, *value).second) {
       throw Error(ErrorCode::kUsage, "query: \"" + *name + "\" is given twice");
@@ -52,9 +56,10 @@ std::int64_t RequestQuery::integer(const std::string& name, std::int64_t fallbac
   const std::string& digits = field->second;
   std::int64_t value = 0;
   const auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  if (failure != std::errc() || end != digits.data() + digits.size() || value < min || value > max) {
-    violation(name, "expected an integer from " + std::to_string(min) + " to " + std::to_string(max) +
-                        ", found \"" + digits + "\"");
+  if (failure != std::errc() || end != digits.data() + digits.size() || value < min ||
+      value > max) {
+    violation(name, "expected an integer from " + std::to_string(min) + " to " +
+                        std::to_string(max) + ", found \"" + digits + "\"");
     return fallback;
   }
   return value;
@@ -66,7 +71,8 @@ void RequestQuery::violation(const std::string& name, const std::string& message
 
 void RequestQuery::finish() const {
   std::string text;
-  for (const Violation& violation : violations_) text += "; " + violation.pointer + ": " + violation.message;
+  for (const Violation& violation : violations_)
+    text += "; " + violation.pointer + ": " + violation.message;
   for (const auto& [name, value] : fields_) {
     if (!known_.contains(name)) text += "; " + name + ": unknown";
   }

@@ -23,7 +23,8 @@ class RequestQuery {
   explicit RequestQuery(std::string_view text);
 
   std::string text(const std::string& name, const std::string& fallback);
-  std::int64_t integer(const std::string& name, std::int64_t fallback, std::int64_t min, std::int64_t max);
+  std::int64_t integer(const std::string& name, std::int64_t fallback, std::int64_t min,
+                       std::int64_t max);
   [[nodiscard]] bool has(const std::string& name) const { return fields_.contains(name); }
   void violation(const std::string& name, const std::string& message);
   // Errors: kUsage listing every violation and unknown field.

@@ -30,7 +30,8 @@ namespace {
 constexpr std::chrono::milliseconds kClosingTime{1'000};  // for the last bytes of a connection
 
 std::string describe(const RankId& rank) {
-  return rank.job + " attempt " + std::to_string(rank.attempt) + " rank " + std::to_string(rank.rank);
+  return rank.job + " attempt " + std::to_string(rank.attempt) + " rank " +
+         std::to_string(rank.rank);
 }
 
 bool comes_from_workers(MessageType type) {
@@ -48,7 +49,7 @@ struct Connection {
   }
 
   tcp::socket socket;
-  asio::steady_timer wake;      // cancelled when there is something to write, or nothing more will come
+  asio::steady_timer wake;  // cancelled when there is something to write, or nothing more will come
   asio::steady_timer deadline;  // for the hello, and for the last bytes of a closing connection
   std::string peer;
   std::optional<RankId> rank;  // after its hello was accepted
@@ -76,7 +77,9 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
     }
   }
 
-  std::string address() const { return "127.0.0.1:" + std::to_string(acceptor_.local_endpoint().port()); }
+  std::string address() const {
+    return "127.0.0.1:" + std::to_string(acceptor_.local_endpoint().port());
+  }
   int num_connections() const { return static_cast<int>(connections_.size()); }
 
   void start() { asio::co_spawn(io_, accept_all(shared_from_this()), asio::detached); }
@@ -90,7 +93,8 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
 
   int send(const RankId& to, const Message& message) {
     int num_reached = 0;
-    for (auto it = ranks_.lower_bound({to.job, 0}); it != ranks_.end() && it->first.first == to.job; ++it) {
+    for (auto it = ranks_.lower_bound({to.job, 0}); it != ranks_.end() && it->first.first == to.job;
+         ++it) {
       const RankId& rank = *it->second->rank;
       if (rank.attempt != to.attempt || (to.rank != -1 && rank.rank != to.rank)) continue;
       enqueue(*it->second, message);
@@ -123,7 +127,8 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
     }
   }
 
-  asio::awaitable<void> read_connection(std::shared_ptr<Implementation> self, ConnectionPtr connection) {
+  asio::awaitable<void> read_connection(std::shared_ptr<Implementation> self,
+                                        ConnectionPtr connection) {
     try {
       FrameReader frames;
       std::array<char, 16 * 1024> bytes;
@@ -155,7 +160,7 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
     if (!connection->rank) {
       if (message.type != MessageType::kHello) {
         throw Error(ErrorCode::kCorrupt, "first message: expected hello (type 1), found type " +
-                                            std::to_string(static_cast<int>(message.type)));
+                                             std::to_string(static_cast<int>(message.type)));
       }
       const Hello hello = hello_from_json(message.body);
       const HelloAnswer answer = handlers_.hello(hello);
@@ -165,17 +170,20 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
       return;
     }
     if (message.type == MessageType::kHello || !comes_from_workers(message.type)) {
-      throw Error(ErrorCode::kCorrupt, "message of type " + std::to_string(static_cast<int>(message.type)) +
-                                          ": not expected from a worker after its hello");
+      throw Error(ErrorCode::kCorrupt, "message of type " +
+                                           std::to_string(static_cast<int>(message.type)) +
+                                           ": not expected from a worker after its hello");
     }
     if (must_be_acknowledged(message.type) && message.sequence == 0) {
-      throw Error(ErrorCode::kCorrupt, "message of type " + std::to_string(static_cast<int>(message.type)) +
-                                          ": expected a sequence number >= 1, found 0");
+      throw Error(ErrorCode::kCorrupt, "message of type " +
+                                           std::to_string(static_cast<int>(message.type)) +
+                                           ": expected a sequence number >= 1, found 0");
     }
     const MessageAnswer answer = handlers_.message(*connection->rank, message);
     if (answer.refusal) throw Error(answer.refusal->code, answer.refusal->reason);
     if (answer.acknowledge) {
-      enqueue(*connection, {.type = MessageType::kAcknowledge, .body = {{"sequence", *answer.acknowledge}}});
+      enqueue(*connection,
+              {.type = MessageType::kAcknowledge, .body = {{"sequence", *answer.acknowledge}}});
     }
     for (const Message& reply : answer.replies) enqueue(*connection, reply);
   }
@@ -212,7 +220,8 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
     connection.wake.cancel();
   }
 
-  asio::awaitable<void> write_connection(std::shared_ptr<Implementation> self, ConnectionPtr connection) {
+  asio::awaitable<void> write_connection(std::shared_ptr<Implementation> self,
+                                         ConnectionPtr connection) {
     error_code error;
     while (!error && connection->socket.is_open()) {
       if (!connection->unsent.empty()) {
@@ -227,8 +236,8 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
         co_await connection->wake.async_wait(asio::redirect_error(asio::use_awaitable, woken));
       }
     }
-    // The reader has ended. Reading on until the other side closes: closing with unread bytes would reset the
-    // connection before a refusal was seen. The reader's deadline bounds this.
+    // The reader has ended. Reading on until the other side closes: closing with unread bytes would
+    // reset the connection before a refusal was seen. The reader's deadline bounds this.
     if (!error) connection->socket.shutdown(tcp::socket::shutdown_send, error);
     std::array<char, 16 * 1024> scrap;
     while (!error) {
@@ -256,7 +265,8 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
     connection.closing = true;
     connection.socket.close(ignored);
     connection.wake.cancel();
-    connection.deadline.expires_at(asio::steady_timer::time_point::min());  // a wait that starts later ends too
+    connection.deadline.expires_at(
+        asio::steady_timer::time_point::min());  // a wait that starts later ends too
   }
 
   void forget(const ConnectionPtr& connection) {
@@ -275,7 +285,8 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
   std::map<std::pair<std::string, int>, ConnectionPtr> ranks_;  // by job and rank
 };
 
-TelemetryListener::TelemetryListener(asio::io_context& io, TelemetryLimits limits, TelemetryHandlers handlers)
+TelemetryListener::TelemetryListener(asio::io_context& io, TelemetryLimits limits,
+                                     TelemetryHandlers handlers)
     : implementation_(std::make_shared<Implementation>(io, limits, std::move(handlers))) {}
 TelemetryListener::~TelemetryListener() { stop(); }
 std::string TelemetryListener::address() const { return implementation_->address(); }

@@ -1,4 +1,5 @@
-// The port that worker ranks talk to: frames in, acknowledgements and commands out, one connection a rank.
+// The port that worker ranks talk to: frames in, acknowledgements and commands out, one connection
+// a rank.
 #pragma once
 
 #include <chrono>
@@ -17,8 +18,8 @@ class io_context;
 
 namespace onestep {
 
-// What the listener asks of the coordinator; called on the io_context's thread. A refusal is sent as
-// kRefused{code, reason} and ends the connection, and so does an Error that is thrown.
+// What the listener asks of the coordinator; called on the io_context's thread. A refusal is sent
+// as kRefused{code, reason} and ends the connection, and so does an Error that is thrown.
 struct TelemetryHandlers {
   std::function<HelloAnswer(const Hello&)> hello;
   std::function<MessageAnswer(const RankId&, const Message&)> message;
@@ -33,8 +34,10 @@ struct TelemetryLimits {
 // All methods on the thread that runs the io_context, which outlives the listener.
 class TelemetryListener {
  public:
-  // Binds a free port of 127.0.0.1 and listens; nothing is accepted before start(). Errors: kUnavailable.
-  TelemetryListener(boost::asio::io_context& io, TelemetryLimits limits, TelemetryHandlers handlers);
+  // Binds a free port of 127.0.0.1 and listens; nothing is accepted before start(). Errors:
+  // kUnavailable.
+  TelemetryListener(boost::asio::io_context& io, TelemetryLimits limits,
+                    TelemetryHandlers handlers);
   ~TelemetryListener();
   TelemetryListener(const TelemetryListener&) = delete;
   TelemetryListener& operator=(const TelemetryListener&) = delete;
@@ -44,8 +47,8 @@ class TelemetryListener {
   void start();
   void stop();
 
-  // To that rank of that attempt, or with rank -1 to all its ranks; whoever is not connected misses it.
-  // Returns how many it went to.
+  // To that rank of that attempt, or with rank -1 to all its ranks; whoever is not connected misses
+  // it. Returns how many it went to.
   int send(const RankId& to, const Message& message);
 
  private:

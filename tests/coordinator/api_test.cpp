@@ -37,9 +37,10 @@ json detector_spec(const std::string& name) {
 
 class ApiTest : public testing::Test {
  protected:
-  HttpResponse request(const std::string& method, const std::string& target, const std::string& body = "",
-                       std::map<std::string, std::string> headers = {{"host", "127.0.0.1:8080"},
-                                                                     {"content-type", "application/json"}}) {
+  HttpResponse request(const std::string& method, const std::string& target,
+                       const std::string& body = "",
+                       std::map<std::string, std::string> headers = {
+                           {"host", "127.0.0.1:8080"}, {"content-type", "application/json"}}) {
     return api_.handle({method, target, std::move(headers), body});
   }
   HttpResponse get(const std::string& target) { return request("GET", target); }
@@ -57,12 +58,20 @@ class ApiTest : public testing::Test {
     const json answer = json::parse(submit(detector_spec(name)).body);
     coordinator_.tick();
     const std::string id = answer["jobs"][0]["id"];
-    EXPECT_FALSE(coordinator_.hello({.job = id, .attempt = 1, .rank = 0, .ranks = 1, .pid = 7, .host = "here",
-                                     .commit = ""}).refusal);
+    EXPECT_FALSE(coordinator_
+                     .hello({.job = id,
+                             .attempt = 1,
+                             .rank = 0,
+                             .ranks = 1,
+                             .pid = 7,
+                             .host = "here",
+                             .commit = ""})
+                     .refusal);
     return id;
   }
   void report(const std::string& id, MessageType type, std::uint64_t sequence, json body) {
-    const MessageAnswer answer = coordinator_.on_message({id, 1, 0}, {type, sequence, std::move(body)});
+    const MessageAnswer answer =
+        coordinator_.on_message({id, 1, 0}, {type, sequence, std::move(body)});
     EXPECT_FALSE(answer.refusal) << answer.refusal->reason;
   }
 
@@ -72,7 +81,8 @@ class ApiTest : public testing::Test {
     const json document = json::parse(response.body);
     EXPECT_THAT(document.value("detail", ""), HasSubstr(detail));
     EXPECT_EQ(document.value("status", 0), status);
-    for (const char* key : {"type", "title", "instance"}) EXPECT_TRUE(document[key].is_string()) << key;
+    for (const char* key : {"type", "title", "instance"})
+      EXPECT_TRUE(document[key].is_string()) << key;
   }
 
   static std::vector<std::string> error_pointers(const HttpResponse& response) {
@@ -133,14 +143,21 @@ TEST_F(ApiTest, RefusesWhatIsNoJson) {
 
 TEST_F(ApiTest, RefusesAnotherContentType) {
   const std::string body = json{{"spec", detector_spec("detector")}, {"base", "/specs"}}.dump();
-  expect_problem(request("POST", "/api/v1/jobs", body, {{"content-type", "text/plain"}}), 415, "text/plain");
+  expect_problem(request("POST", "/api/v1/jobs", body, {{"content-type", "text/plain"}}), 415,
+                 "text/plain");
   expect_problem(request("POST", "/api/v1/jobs", body, {}), 415, "application/json");
-  EXPECT_EQ(request("POST", "/api/v1/jobs", body, {{"content-type", "Application/JSON; charset=utf-8"}}).status, 201);
+  EXPECT_EQ(
+      request("POST", "/api/v1/jobs", body, {{"content-type", "Application/JSON; charset=utf-8"}})
+          .status,
+      201);
 }
 
 TEST_F(ApiTest, ListsEveryViolationOfASpec) {
-  const json spec = {{"name", "detector"}, {"kind", "train_detector"}, {"dataset", {{"path", "digits.h5"}}},
-                     {"iterations", -3},   {"bacth", 128}};
+  const json spec = {{"name", "detector"},
+                     {"kind", "train_detector"},
+                     {"dataset", {{"path", "digits.h5"}}},
+                     {"iterations", -3},
+                     {"bacth", 128}};
   const HttpResponse response = submit(spec);
   expect_problem(response, 422, "2 problems");
   EXPECT_THAT(error_pointers(response), UnorderedElementsAre("/spec/iterations", "/spec/bacth"));
@@ -154,7 +171,8 @@ TEST_F(ApiTest, ListsEveryViolationAroundTheSpec) {
     EXPECT_EQ(response.status, 422) << response.body;
     return error_pointers(response);
   };
-  EXPECT_THAT(pointers({{"base", 1}, {"more", 2}}), UnorderedElementsAre("/base", "/spec", "/more"));
+  EXPECT_THAT(pointers({{"base", 1}, {"more", 2}}),
+              UnorderedElementsAre("/base", "/spec", "/more"));
   EXPECT_THAT(pointers({{"spec", detector_spec("a")}, {"base", "relative"}}), ElementsAre("/base"));
   EXPECT_THAT(pointers({{"spec", 7}, {"base", "/specs"}}), testing::Contains("/spec"));
   EXPECT_THAT(pointers(json::array()), testing::Not(testing::IsEmpty()));
@@ -189,7 +207,8 @@ TEST_F(ApiTest, FiltersJobs) {
 TEST_F(ApiTest, RefusesAWrongQueryNamingAllOfIt) {
   const HttpResponse response = get("/api/v1/jobs?state=sleeping&limit=0&color=red");
   expect_problem(response, 400, "state: expected one of waiting");
-  for (const char* part : {"limit: expected an integer from 1 to 1000, found \\\"0\\\"", "color: unknown"}) {
+  for (const char* part :
+       {"limit: expected an integer from 1 to 1000, found \\\"0\\\"", "color: unknown"}) {
     EXPECT_THAT(response.body, HasSubstr(part));
   }
   expect_problem(get("/api/v1/jobs?limit=2&limit=3"), 400, "given twice");
@@ -201,8 +220,8 @@ TEST_F(ApiTest, RefusesAWrongQueryNamingAllOfIt) {
 TEST_F(ApiTest, ASummaryHasTheseFields) {
   submit(detector_spec("detector"));
   const json job = get_json("/api/v1/jobs")["items"][0];
-  for (const char* key : {"id", "name", "kind", "state", "reason", "attempts", "digest", "pipeline", "parent",
-                          "progress", "result", "ranks", "created", "started", "ended"}) {
+  for (const char* key : {"id", "name", "kind", "state", "reason", "attempts", "digest", "pipeline",
+                          "parent", "progress", "result", "ranks", "created", "started", "ended"}) {
     EXPECT_TRUE(job.contains(key)) << key;
   }
   EXPECT_EQ(job["attempts"], 0);
@@ -214,8 +233,14 @@ TEST_F(ApiTest, ASummaryHasTheseFields) {
 TEST_F(ApiTest, ShowsARunningJob) {
   const std::string id = run_job("detector");
   report(id, MessageType::kProgress, 0,
-         {{"stage", "training"}, {"iteration", 10}, {"iterations", 1000}, {"images", 1280}, {"images_total", 128000},
-          {"images_per_second", 900.0}, {"seconds_left", 140.0}, {"metrics", {{"loss", 0.5}}}});
+         {{"stage", "training"},
+          {"iteration", 10},
+          {"iterations", 1000},
+          {"images", 1280},
+          {"images_total", 128000},
+          {"images_per_second", 900.0},
+          {"seconds_left", 140.0},
+          {"metrics", {{"loss", 0.5}}}});
   const json job = get_json("/api/v1/jobs/" + id);
   EXPECT_EQ(job["state"], "running");
   ASSERT_EQ(job["attempts"].size(), 1);
@@ -236,15 +261,17 @@ TEST_F(ApiTest, ABareNameIsTheNewestJobOfThatName) {
 }
 
 TEST_F(ApiTest, UnknownThingsAre404) {
-  for (const char* target : {"/api/v1/jobs/none", "/api/v1/jobs/none/spec", "/api/v1/jobs/none/logs",
-                             "/api/v1/jobs/none/metrics", "/api/v1/jobs/none/checkpoints", "/api/v1/jobs/none/shards",
-                             "/api/v1/pipelines/none"}) {
+  for (const char* target :
+       {"/api/v1/jobs/none", "/api/v1/jobs/none/spec", "/api/v1/jobs/none/logs",
+        "/api/v1/jobs/none/metrics", "/api/v1/jobs/none/checkpoints", "/api/v1/jobs/none/shards",
+        "/api/v1/pipelines/none"}) {
     expect_problem(get(target), 404, "none");
   }
   for (const char* verb : {"cancel", "resume", "checkpoints"}) {
     expect_problem(request("POST", std::string("/api/v1/jobs/none/") + verb), 404, "none");
   }
-  for (const char* target : {"/", "/api/v1", "/api/v1/jobs/", "/api/v2/jobs", "/api/v1/jobs/a/b/c", "", "*"}) {
+  for (const char* target :
+       {"/", "/api/v1", "/api/v1/jobs/", "/api/v2/jobs", "/api/v1/jobs/a/b/c", "", "*"}) {
     expect_problem(get(target), 404, "no such path");
   }
 }
@@ -282,7 +309,8 @@ TEST_F(ApiTest, WhatTheStateForbidsIs409WithTheReason) {
 TEST_F(ApiTest, AsksForACheckpointAndListsThem) {
   const std::string id = run_job("detector");
   std::vector<MessageType> sent;
-  coordinator_.set_sender([&sent](const RankId&, const Message& message) { sent.push_back(message.type); });
+  coordinator_.set_sender(
+      [&sent](const RankId&, const Message& message) { sent.push_back(message.type); });
   const HttpResponse asked = request("POST", "/api/v1/jobs/" + id + "/checkpoints");
   EXPECT_EQ(asked.status, 202) << asked.body;
   EXPECT_EQ(asked.headers.at("Location"), "/api/v1/jobs/" + id + "/checkpoints");
@@ -290,7 +318,11 @@ TEST_F(ApiTest, AsksForACheckpointAndListsThem) {
 
   const std::string folder = checkpoints_folder(coordinator_.run_folder(id)) + "/00000010-a1";
   report(id, MessageType::kCheckpointCommitted, 1,
-         {{"attempt", 1}, {"iteration", 10}, {"images", 1280}, {"folder", folder}, {"digest", std::string(64, 'a')},
+         {{"attempt", 1},
+          {"iteration", 10},
+          {"images", 1280},
+          {"folder", folder},
+          {"digest", std::string(64, 'a')},
           {"bytes", 99}});
   const json list = get_json("/api/v1/jobs/" + id + "/checkpoints");
   ASSERT_EQ(list["items"].size(), 1);
@@ -304,8 +336,13 @@ TEST_F(ApiTest, ShowsMetricsByKey) {
   const std::string id = run_job("detector");
   for (int iteration = 1; iteration <= 50; ++iteration) {
     report(id, MessageType::kProgress, 0,
-           {{"stage", "training"}, {"iteration", iteration}, {"iterations", 50}, {"images", iteration * 128},
-            {"images_total", 6400}, {"images_per_second", 900.0}, {"seconds_left", 1.0},
+           {{"stage", "training"},
+            {"iteration", iteration},
+            {"iterations", 50},
+            {"images", iteration * 128},
+            {"images_total", 6400},
+            {"images_per_second", 900.0},
+            {"seconds_left", 1.0},
             {"metrics", {{"loss", 1.0 / iteration}, {"accuracy", 0.5}}}});
   }
   now_ += 5;
@@ -319,8 +356,11 @@ TEST_F(ApiTest, ShowsMetricsByKey) {
   ASSERT_EQ(loss["series"].size(), 1);
   EXPECT_EQ(loss["series"][0]["key"], "loss");
   ASSERT_EQ(loss["series"][0]["points"].size(), 50);
-  EXPECT_EQ(loss["series"][0]["points"][1], json({{"stage", "training"}, {"iteration", 2}, {"images", 256},
-                                                  {"attempt", 1}, {"value", 0.5}}));
+  EXPECT_EQ(loss["series"][0]["points"][1], json({{"stage", "training"},
+                                                  {"iteration", 2},
+                                                  {"images", 256},
+                                                  {"attempt", 1},
+                                                  {"value", 0.5}}));
   const json few = get_json("/api/v1/jobs/" + id + "/metrics?keys=loss&max_points=10");
   EXPECT_LE(few["series"][0]["points"].size(), 10);
   expect_problem(get("/api/v1/jobs/" + id + "/metrics?max_points=1"), 400, "max_points");
@@ -361,11 +401,22 @@ TEST_F(ApiTest, AJobThatHasNotStartedHasAnEmptyLog) {
 }
 
 TEST_F(ApiTest, ShowsShards) {
-  submit({{"name", "pairs"}, {"kind", "generate_pairs"}, {"teacher", "/teacher"}, {"count", 100},
-          {"rows_per_shard", 50}, {"batch", 25}});
+  submit({{"name", "pairs"},
+          {"kind", "generate_pairs"},
+          {"teacher", "/teacher"},
+          {"count", 100},
+          {"rows_per_shard", 50},
+          {"batch", 25}});
   coordinator_.tick();
-  ASSERT_FALSE(coordinator_.hello({.job = "pairs-1", .attempt = 1, .rank = 0, .ranks = 1, .pid = 7, .host = "",
-                                   .commit = ""}).refusal);
+  ASSERT_FALSE(coordinator_
+                   .hello({.job = "pairs-1",
+                           .attempt = 1,
+                           .rank = 0,
+                           .ranks = 1,
+                           .pid = 7,
+                           .host = "",
+                           .commit = ""})
+                   .refusal);
   report("pairs-1", MessageType::kLeaseRequest, 0, json::object());
   const json shards = get_json("/api/v1/jobs/pairs-1/shards");
   ASSERT_EQ(shards["items"].size(), 2);

@@ -33,10 +33,11 @@ class Server {
   explicit Server(HttpLimits limits = {})
       : server_(io_, {"127.0.0.1", 0}, limits, [](const HttpRequest& request) {
           if (request.target == "/throw") throw std::runtime_error("boom");
-          return HttpResponse{.status = 200,
-                              .content_type = "text/plain",
-                              .headers = {{"X-Seen", request.headers.count("x-mine") ? "yes" : "no"}},
-                              .body = request.method + " " + request.target + " " + request.body};
+          return HttpResponse{
+              .status = 200,
+              .content_type = "text/plain",
+              .headers = {{"X-Seen", request.headers.count("x-mine") ? "yes" : "no"}},
+              .body = request.method + " " + request.target + " " + request.body};
         }) {
     server_.start();
     thread_ = std::thread([this] { io_.run(); });
@@ -47,7 +48,9 @@ class Server {
   }
   std::uint16_t port() const { return server_.address().port; }
   int num_connections() {
-    return boost::asio::post(io_, boost::asio::use_future([this] { return server_.num_connections(); })).get();
+    return boost::asio::post(io_,
+                             boost::asio::use_future([this] { return server_.num_connections(); }))
+        .get();
   }
 
  private:
@@ -73,7 +76,8 @@ class Client {
     const std::size_t at = unread_.find("Content-Length: ");
     const std::size_t body = !body_follows || at >= head ? 0 : std::stoul(unread_.substr(at + 16));
     if (unread_.size() < head + body) {
-      boost::asio::read(socket_, buffer, boost::asio::transfer_exactly(head + body - unread_.size()));
+      boost::asio::read(socket_, buffer,
+                        boost::asio::transfer_exactly(head + body - unread_.size()));
     }
     const std::string response = unread_.substr(0, head + body);
     unread_.erase(0, head + body);
@@ -116,7 +120,8 @@ TEST(HttpServer, ClosesWhenAskedTo) {
 TEST(HttpServer, HeadHasTheLengthAndNoBody) {
   Server server;
   Client client(server.port());
-  client.send("HEAD /a HTTP/1.1\r\nHost: localhost\r\n\r\nGET /b HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  client.send(
+      "HEAD /a HTTP/1.1\r\nHost: localhost\r\n\r\nGET /b HTTP/1.1\r\nHost: localhost\r\n\r\n");
   const std::string head = client.receive(false);
   EXPECT_THAT(head, HasSubstr("Content-Length: 8"));
   EXPECT_THAT(head, Not(HasSubstr("HEAD /a")));
@@ -128,7 +133,8 @@ TEST(HttpServer, HeadHasTheLengthAndNoBody) {
 TEST(HttpServer, AnswersExpectContinue) {
   Server server;
   Client client(server.port());
-  client.send("POST /b HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+  client.send(
+      "POST /b HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
   EXPECT_THAT(client.receive(), StartsWith("HTTP/1.1 100 Continue"));
   client.send("body");
   EXPECT_THAT(client.receive(), HasSubstr("POST /b body"));
@@ -137,7 +143,8 @@ TEST(HttpServer, AnswersExpectContinue) {
 TEST(HttpServer, RefusesALargeBody) {
   Server server({.body_bytes = 1000});
   Client client(server.port());
-  client.send("POST /b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1001\r\n\r\n" + std::string(1001, 'x'));
+  client.send("POST /b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1001\r\n\r\n" +
+              std::string(1001, 'x'));
   const std::string response = client.receive();
   EXPECT_THAT(response, StartsWith("HTTP/1.1 413 "));
   EXPECT_THAT(response, HasSubstr("application/problem+json"));
@@ -229,11 +236,16 @@ TEST(ListenAddress, TakesLoopbackInEveryWriting) {
 
 TEST(ListenAddress, RefusesAllElseSayingWhy) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {"0.0.0.0:8080", "reachable from other machines"}, {"[::]:8080", "reachable from other machines"},
-      {"10.0.0.7:80", "reachable from other machines"},  {"example.org:80", "reachable from other machines"},
-      {"127.0.0.1", "no \":PORT\""},                     {":8080", "no HOST"},
-      {"127.0.0.1:65536", "no port"},                    {"127.0.0.1:", "no port"},
-      {"127.0.0.1:80x", "no port"},                      {"::1:80", "brackets"}};
+      {"0.0.0.0:8080", "reachable from other machines"},
+      {"[::]:8080", "reachable from other machines"},
+      {"10.0.0.7:80", "reachable from other machines"},
+      {"example.org:80", "reachable from other machines"},
+      {"127.0.0.1", "no \":PORT\""},
+      {":8080", "no HOST"},
+      {"127.0.0.1:65536", "no port"},
+      {"127.0.0.1:", "no port"},
+      {"127.0.0.1:80x", "no port"},
+      {"::1:80", "brackets"}};
   for (const auto& [text, why] : cases) {
     try {
       parse_listen_address(text);

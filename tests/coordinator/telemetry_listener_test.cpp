@@ -22,13 +22,15 @@ using nlohmann::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-// A listener on a thread of its own, before a coordinator that knows job "distill-4" in its attempt 2.
+// A listener on a thread of its own, before a coordinator that knows job "distill-4" in its
+// attempt 2.
 class Listener {
  public:
   explicit Listener(TelemetryLimits limits = {})
       : listener_(io_, limits,
                   {.hello = [](const Hello& hello) { return answer_hello(hello); },
-                   .message = [this](const RankId& from, const Message& message) { return answer(from, message); }}) {
+                   .message = [this](const RankId& from,
+                                     const Message& message) { return answer(from, message); }}) {
     const std::string address = listener_.address();
     port_ = static_cast<std::uint16_t>(std::stoi(address.substr(address.find(':') + 1)));
     listener_.start();
@@ -49,7 +51,9 @@ class Listener {
     return on_thread([&] { return listener_.send({"distill-4", 2, rank}, message); });
   }
   int send_to_attempt(int attempt) {
-    return on_thread([&] { return listener_.send({"distill-4", attempt, -1}, {.type = MessageType::kStop}); });
+    return on_thread([&] {
+      return listener_.send({"distill-4", attempt, -1}, {.type = MessageType::kStop});
+    });
   }
   int num_connections() {
     return on_thread([&] { return listener_.num_connections(); });
@@ -57,10 +61,12 @@ class Listener {
   std::vector<std::string> stored() {
     return on_thread([&] { return stored_; });
   }
+
  private:
   static HelloAnswer answer_hello(const Hello& hello) {
     if (hello.job != "distill-4") return {Refusal{ErrorCode::kNotFound, "no job " + hello.job}, {}};
-    if (hello.attempt != 2) return {Refusal{ErrorCode::kConflict, "attempt 2 is the current one"}, {}};
+    if (hello.attempt != 2)
+      return {Refusal{ErrorCode::kConflict, "attempt 2 is the current one"}, {}};
     if (hello.rank == 3) return {std::nullopt, {{.type = MessageType::kCheckpointNow}}};
     return {};
   }
@@ -71,7 +77,8 @@ class Listener {
     stored_.push_back(std::to_string(from.rank) + ":" + message.body.dump());
     MessageAnswer answer;
     if (must_be_acknowledged(message.type)) answer.acknowledge = message.sequence;
-    if (message.type == MessageType::kLeaseRequest) answer.replies = {{.type = MessageType::kShardPlan}};
+    if (message.type == MessageType::kLeaseRequest)
+      answer.replies = {{.type = MessageType::kShardPlan}};
     return answer;
   }
 
@@ -179,7 +186,8 @@ TEST(TelemetryListener, RefusesAnAttemptThatWasReplacedMeanwhile) {
 TEST(TelemetryListener, RefusesAnotherVersion) {
   Listener listener;
   Rank rank(listener);
-  std::string frame = encode_frame({.type = MessageType::kHello, .body = Rank::hello_body("distill-4", 2, 0)});
+  std::string frame =
+      encode_frame({.type = MessageType::kHello, .body = Rank::hello_body("distill-4", 2, 0)});
   frame[4] = static_cast<char>(kProtocolVersion + 1);
   rank.send_bytes(frame);
   rank.expect_refused("corrupt", "version");
@@ -190,7 +198,8 @@ TEST(TelemetryListener, RefusesAMalformedHello) {
       {json::object(), "job"},
       {{{"job", "distill-4"}, {"attempt", "2"}, {"rank", 0}, {"ranks", 4}}, "attempt"},
       {{{"job", "distill-4"}, {"attempt", 2}, {"rank", 4}, {"ranks", 4}}, "rank"},
-      {{{"job", "distill-4"}, {"attempt", 2}, {"rank", 0}, {"ranks", 4}, {"pid", 1}, {"host", 7}}, "host"}};
+      {{{"job", "distill-4"}, {"attempt", 2}, {"rank", 0}, {"ranks", 4}, {"pid", 1}, {"host", 7}},
+       "host"}};
   Listener listener;
   for (const auto& [body, reason] : cases) {
     Rank rank(listener);
@@ -333,14 +342,16 @@ TEST(TelemetryListener, SurvivesAThousandRandomStreams) {
   witness.hello();
   witness.expect_welcome();
   std::mt19937_64 random(20240607);
-  const std::string good = encode_frame({.type = MessageType::kHello, .body = Rank::hello_body("distill-4", 2, 1)}) +
-                           encode_frame(checkpoint(1, {{"iteration", 30}}));
+  const std::string good =
+      encode_frame({.type = MessageType::kHello, .body = Rank::hello_body("distill-4", 2, 1)}) +
+      encode_frame(checkpoint(1, {{"iteration", 30}}));
   for (int stream = 0; stream < 1000; ++stream) {
     std::string bytes(random() % 300, '\0');
     for (char& byte : bytes) byte = static_cast<char>(random());
     if (stream % 2 == 0) {  // a good stream with a few bytes changed reaches further in
       bytes = good;
-      for (int change = 0; change < 3; ++change) bytes[random() % bytes.size()] = static_cast<char>(random());
+      for (int change = 0; change < 3; ++change)
+        bytes[random() % bytes.size()] = static_cast<char>(random());
     }
     Rank rank(listener);
     rank.send_bytes(bytes);
