@@ -1,4 +1,5 @@
 // CUDA twin of keyed_normal.cpp: the same header, the same bits.
+#include <bit>
 #include <cstdint>
 
 #include "worker/tensors/keyed_normal.h"
@@ -7,11 +8,13 @@
 namespace onestep {
 namespace {
 
+// Callable from both sides, since the header's constexpr templates are; on the device these are the correctly rounded
+// fma and square root (nvcc's default; no fast-math flag is given).
 struct DeviceOps {
-  static __device__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
-  static __device__ float sqrt(float x) { return __fsqrt_rn(x); }
-  static __device__ float as_float(std::uint32_t bits) { return __uint_as_float(bits); }
-  static __device__ std::uint32_t as_bits(float x) { return __float_as_uint(x); }
+  static __host__ __device__ float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+  static __host__ __device__ float sqrt(float x) { return ::sqrtf(x); }
+  static __host__ __device__ float as_float(std::uint32_t bits) { return std::bit_cast<float>(bits); }
+  static __host__ __device__ std::uint32_t as_bits(float x) { return std::bit_cast<std::uint32_t>(x); }
 };
 
 // One thread a block of four elements; blockIdx.y is the row.
