@@ -66,7 +66,7 @@ def write_images(path, images, labels):
     digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     temporary = f"{path}.tmp.{os.getpid()}"
     try:
-        with h5py.File(temporary, "w", libver="latest", track_order=False) as file:
+        with h5py.File(temporary, "w", libver="earliest") as file:  # newer object headers hold times
             for name, data in (("images", images), ("labels", labels)):
                 file.create_dataset(name, data=data, track_times=False)
             file.attrs["format"] = "onestep-images"
