@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <ostream>
+#include <utility>
 
 #include "cli/text.h"
 
@@ -30,9 +31,11 @@ json progress_of(const json& job) {
 std::string loss_text(const json& progress) {
   const auto metrics = progress.find("metrics");
   if (metrics == progress.end() || !metrics->is_object()) return "";
-  for (const char* key : {"loss", "fake_loss", "regression_loss"}) {
+  static constexpr std::pair<const char*, const char*> kLosses[] = {
+      {"loss", "loss "}, {"loss_fake", "fake loss "}, {"loss_reg", "regression loss "}};
+  for (const auto& [key, label] : kLosses) {
     const auto value = metrics->find(key);
-    if (value != metrics->end() && value->is_number()) return "loss " + significant(value->get<double>(), 3);
+    if (value != metrics->end() && value->is_number()) return label + significant(value->get<double>(), 3);
   }
   return "";
 }

@@ -31,6 +31,14 @@ TEST(JobLine, ShowsStageImagesRateLossAndTimeLeft) {
             "distill   [##########----------]  dmd  10,000/20,000 images  1,234 images/s  loss 0.123  1:15 left");
 }
 
+TEST(JobLine, SaysWhichLossItIs) {
+  json job = running_job(1);
+  job["progress"]["metrics"] = {{"loss_reg", 0.01}, {"loss_fake", 0.43}};
+  EXPECT_THAT(job_line(job, 1, 200), HasSubstr("  fake loss 0.430  "));
+  job["progress"]["metrics"] = {{"loss_reg", 0.01}};
+  EXPECT_THAT(job_line(job, 1, 200), HasSubstr("  regression loss 0.0100  "));
+}
+
 TEST(JobLine, ShowsWhyAJobIsNotRunning) {
   EXPECT_EQ(job_line({{"name", "a"}, {"state", "failed"}, {"attempts", 3}, {"reason", "line one\ntwo"}}, 1, 80),
             "a  failed  attempt 3: line one two");
