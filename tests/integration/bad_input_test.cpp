@@ -50,7 +50,7 @@ class BadInput : public ::testing::Test {
     for (const char* job : {"detector", "teacher", "pairs"}) {
       fs::copy(smoke_.run_folder(job), folder_ / job, fs::copy_options::recursive);
     }
-    fs::copy_file(build_folder() + "/data/digits.h5", folder_ / "digits.h5");
+    fs::copy_file(source_folder() + "/build/data/digits.h5", folder_ / "digits.h5");
   }
 
   // The finished job's spec with inputs from this test's own copies, which it may damage.

@@ -110,6 +110,5 @@ std::string long_student_digest(const FinishedSmoke& smoke) {
 }
 
 std::string source_folder() { return ONESTEP_SOURCE_DIR; }
-std::string build_folder() { return ONESTEP_BINARY_DIR; }
 
 }  // namespace onestep

@@ -24,6 +24,5 @@ nlohmann::json long_student(const FinishedSmoke& smoke, int ranks);
 std::string long_student_digest(const FinishedSmoke& smoke);
 
 std::string source_folder();
-std::string build_folder();
 
 }  // namespace onestep
