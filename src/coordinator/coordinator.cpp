@@ -572,11 +572,10 @@ void Coordinator::decide_end(JobRecord& job, AttemptRecord& attempt, const JobOu
     apply(job, JobEvent::kCancelled,
           told.state == "failed" ? "cancelled by request; it did not save: " + told.error
                                  : "cancelled by request, after saving");
-  } else if (told.state != "failed") {
-    apply(job, JobEvent::kAttemptStopped,
-          "saved and stopped" + (told.error.empty() ? "" : ": " + told.error));
   } else if (job.state == JobState::kStopping) {
-    apply(job, JobEvent::kAttemptStopped, "stopped without saving: " + told.error);
+    apply(job, JobEvent::kAttemptStopped,
+          (told.state == "failed" ? "stopped without saving" : "saved and stopped") +
+              (told.error.empty() ? "" : ": " + told.error));
   } else {
     decide_restart(job, attempt, told);
   }
@@ -590,8 +589,11 @@ void Coordinator::decide_end(JobRecord& job, AttemptRecord& attempt, const JobOu
 
 void Coordinator::decide_restart(JobRecord& job, const AttemptRecord& attempt,
                                  const JobOutcome& outcome) {
-  const std::string what = attempt_name(attempt.number) + " failed: " + outcome.error;
-  if (is_user_error(error_code_from_string(outcome.error_code))) {
+  // Ranks save and stop on SIGTERM too, as mpirun sends it to those that are left when one dies: nobody asked for that end.
+  const bool failed = outcome.state == "failed";
+  const std::string what = attempt_name(attempt.number) +
+                           (failed ? " failed: " : " stopped though nobody asked: ") + outcome.error;
+  if (failed && is_user_error(error_code_from_string(outcome.error_code))) {
     apply(job, JobEvent::kAttemptFailed, what + " (" + outcome.error_code + ": not retried)");
     return;
   }

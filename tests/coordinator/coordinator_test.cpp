@@ -342,6 +342,19 @@ TEST_F(CoordinatorTest, AUserErrorIsNotRetried) {
   }
 }
 
+TEST_F(CoordinatorTest, AStopThatNobodyAskedForIsRestarted) {
+  // One rank was killed, and mpirun told the others to end: they saved and stopped.
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  write_checkpoint("teacher-1", 10, 1);
+  end("teacher-1", 1, outcome("teacher-1", "interrupted"));
+  EXPECT_EQ(state("teacher-1"), "queued");
+  EXPECT_EQ(job("teacher-1").failures, 0);
+  tick(1);
+  EXPECT_THAT(machine_.launched(), SizeIs(2));
+}
+
 TEST_F(CoordinatorTest, AFullDiskIsRetried) {
   submit({kTeacher});
   tick();
