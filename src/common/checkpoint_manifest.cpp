@@ -55,7 +55,8 @@ std::optional<FolderName> parse_folder_name(const std::string& text) {
 }
 
 // Every folder of a checkpoint's name, oldest first, complete or not.
-std::vector<std::pair<FolderName, std::string>> named_folders(const std::string& checkpoints_folder) {
+std::vector<std::pair<FolderName, std::string>> named_folders(
+    const std::string& checkpoints_folder) {
   std::vector<std::pair<FolderName, std::string>> folders;
   std::error_code error;
   const fs::path root = fs::absolute(checkpoints_folder).lexically_normal();
@@ -75,7 +76,10 @@ json file_json(const CheckpointFile& file) {
 }
 
 json piece_json(const CheckpointPiece& piece) {
-  return {{"buffer", piece.buffer}, {"offset", piece.offset}, {"length", piece.length}, {"file", piece.file}};
+  return {{"buffer", piece.buffer},
+          {"offset", piece.offset},
+          {"length", piece.length},
+          {"file", piece.file}};
 }
 
 std::vector<CheckpointFile> read_files(StrictObject& fields, const std::string& where) {
@@ -86,9 +90,11 @@ std::vector<CheckpointFile> read_files(StrictObject& fields, const std::string& 
     CheckpointFile file;
     file.name = entry.text("name");
     if (!is_plain_file_name(file.name) || file.name == kManifestName) {
-      entry.fail("name", "expected the plain name of a file in the folder, found \"" + file.name + "\"");
+      entry.fail("name",
+                 "expected the plain name of a file in the folder, found \"" + file.name + "\"");
     }
-    if (!names.insert(file.name).second) entry.fail("name", "expected each file once, found " + file.name + " twice");
+    if (!names.insert(file.name).second)
+      entry.fail("name", "expected each file once, found " + file.name + " twice");
     file.bytes = entry.natural("bytes");
     file.sha256 = entry.sha256("sha256");
     entry.finish();
@@ -97,7 +103,8 @@ std::vector<CheckpointFile> read_files(StrictObject& fields, const std::string& 
   return files;
 }
 
-std::vector<CheckpointPiece> read_pieces(StrictObject& fields, const std::vector<CheckpointFile>& files,
+std::vector<CheckpointPiece> read_pieces(StrictObject& fields,
+                                         const std::vector<CheckpointFile>& files,
                                          const std::string& where) {
   std::vector<CheckpointPiece> pieces;
   for (const json& item : fields.array("pieces")) {
@@ -107,8 +114,9 @@ std::vector<CheckpointPiece> read_pieces(StrictObject& fields, const std::vector
     piece.offset = entry.integer("offset", 0);
     piece.length = entry.integer("length", 0);
     piece.file = entry.text("file");
-    const bool listed = std::any_of(files.begin(), files.end(),
-                                    [&](const CheckpointFile& file) { return file.name == piece.file; });
+    const bool listed = std::any_of(files.begin(), files.end(), [&](const CheckpointFile& file) {
+      return file.name == piece.file;
+    });
     if (!listed) entry.fail("file", "expected one of /files, found \"" + piece.file + "\"");
     entry.finish();
     pieces.push_back(std::move(piece));
@@ -119,14 +127,16 @@ std::vector<CheckpointPiece> read_pieces(StrictObject& fields, const std::vector
 // Each buffer is covered from its first element on, without gap or overlap.
 void check_coverage(const std::vector<CheckpointPiece>& pieces, const StrictObject& fields) {
   std::map<std::string, std::vector<std::pair<std::int64_t, std::int64_t>>> ranges;
-  for (const CheckpointPiece& piece : pieces) ranges[piece.buffer].emplace_back(piece.offset, piece.length);
+  for (const CheckpointPiece& piece : pieces)
+    ranges[piece.buffer].emplace_back(piece.offset, piece.length);
   for (auto& [buffer, parts] : ranges) {
     std::sort(parts.begin(), parts.end());
     std::int64_t position = 0;
     for (const auto& [offset, length] : parts) {
       if (offset != position || __builtin_add_overflow(position, length, &position)) {
-        fields.fail("pieces", "buffer " + buffer + ": expected a piece at offset " + std::to_string(position) +
-                                  ", found one at " + std::to_string(offset));
+        fields.fail("pieces", "buffer " + buffer + ": expected a piece at offset " +
+                                  std::to_string(position) + ", found one at " +
+                                  std::to_string(offset));
       }
     }
   }
@@ -134,13 +144,15 @@ void check_coverage(const std::vector<CheckpointPiece>& pieces, const StrictObje
 
 void verify_file(const std::string& folder, const CheckpointFile& file) {
   const std::string path = folder + "/" + file.name;
-  if (!file_exists(path)) throw Error(ErrorCode::kCorrupt, path + ": expected a file of the checkpoint, found none");
+  if (!file_exists(path))
+    throw Error(ErrorCode::kCorrupt, path + ": expected a file of the checkpoint, found none");
   if (const auto bytes = file_size(path); bytes != file.bytes) {
-    throw Error(ErrorCode::kCorrupt, path + ": size: expected " + std::to_string(file.bytes) + " bytes, found " +
-                                         std::to_string(bytes));
+    throw Error(ErrorCode::kCorrupt, path + ": size: expected " + std::to_string(file.bytes) +
+                                         " bytes, found " + std::to_string(bytes));
   }
   if (const std::string found = sha256_file(path); found != file.sha256) {
-    throw Error(ErrorCode::kCorrupt, path + ": sha256: expected " + file.sha256 + ", found " + found);
+    throw Error(ErrorCode::kCorrupt,
+                path + ": sha256: expected " + file.sha256 + ", found " + found);
   }
 }
 
@@ -209,7 +221,8 @@ void write_checkpoint_manifest(const std::string& folder, const CheckpointManife
   try {
     checkpoint_manifest_from_json(document, path);
   } catch (const Error& error) {
-    throw Error(ErrorCode::kInternal, std::string("checkpoint manifest not written: ") + error.what());
+    throw Error(ErrorCode::kInternal,
+                std::string("checkpoint manifest not written: ") + error.what());
   }
   write_file_durably(path, seal_json(document));
 }
@@ -223,7 +236,9 @@ CheckpointManifest read_checkpoint_manifest(const std::string& folder, bool veri
   return manifest;
 }
 
-std::string checkpoint_digest(const std::string& folder) { return sha256_file(manifest_path(folder)); }
+std::string checkpoint_digest(const std::string& folder) {
+  return sha256_file(manifest_path(folder));
+}
 
 CheckpointSearch find_newest_checkpoint(const std::string& checkpoints_folder) {
   CheckpointSearch search;
@@ -234,8 +249,10 @@ CheckpointSearch find_newest_checkpoint(const std::string& checkpoints_folder) {
     try {
       CheckpointManifest manifest = read_checkpoint_manifest(folder, true);
       if (manifest.iteration != name.iteration || manifest.attempt != name.attempt) {
-        throw Error(ErrorCode::kCorrupt, manifest_path(folder) + ": expected the checkpoint that the folder names, found " +
-                                             checkpoint_folder_name(manifest.iteration, manifest.attempt));
+        throw Error(ErrorCode::kCorrupt,
+                    manifest_path(folder) +
+                        ": expected the checkpoint that the folder names, found " +
+                        checkpoint_folder_name(manifest.iteration, manifest.attempt));
       }
       search.newest = FoundCheckpoint{folder, std::move(manifest)};
       return search;
@@ -263,7 +280,8 @@ void pin_checkpoint(const std::string& folder) {
   // Pinned first, looked at second: a removal that came before is seen here.
   if (!file_exists(manifest_path(folder))) {
     remove_file_durably(pin);
-    throw Error(ErrorCode::kNotFound, folder + ": expected a checkpoint to pin, found no " + kManifestName);
+    throw Error(ErrorCode::kNotFound,
+                folder + ": expected a checkpoint to pin, found no " + kManifestName);
   }
 }
 
@@ -276,7 +294,8 @@ std::vector<std::string> remove_old_checkpoints(const std::string& checkpoints_f
   // By age: a later attempt's are newer, whatever a bad one of an earlier attempt is called.
   auto folders = named_folders(checkpoints_folder);
   std::sort(folders.begin(), folders.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.first.attempt, a.first.iteration) > std::pair(b.first.attempt, b.first.iteration);
+    return std::pair(a.first.attempt, a.first.iteration) >
+           std::pair(b.first.attempt, b.first.iteration);
   });
   std::vector<std::string> removed;
   int complete = 0;

@@ -22,7 +22,8 @@ FaultHook& fault_hook() {
   return hook;
 }
 
-// Runs `function` (a system call: negative on failure, errno set) unless the hook fails it; repeats it on EINTR.
+// Runs `function` (a system call: negative on failure, errno set) unless the hook fails it; repeats
+// it on EINTR.
 template <typename Function>
 auto call(const char* name, const std::string& path, Function function) -> decltype(function()) {
   if (fault_hook()) {
@@ -74,7 +75,8 @@ class Descriptor {
 };
 
 void rename_durably(const std::string& from, const std::string& to) {
-  if (call("rename", to, [&] { return ::rename(from.c_str(), to.c_str()); }) < 0) fail("rename", to, errno);
+  if (call("rename", to, [&] { return ::rename(from.c_str(), to.c_str()); }) < 0)
+    fail("rename", to, errno);
   sync_folder(parent_of(to));
 }
 
@@ -165,7 +167,8 @@ void create_folders_durably(const std::string& path) {
       if (!S_ISDIR(status.st_mode)) fail("mkdir", folder, ENOTDIR);
       continue;
     }
-    if (call("mkdir", folder, [&] { return ::mkdir(folder.c_str(), 0755); }) < 0 && errno != EEXIST) {
+    if (call("mkdir", folder, [&] { return ::mkdir(folder.c_str(), 0755); }) < 0 &&
+        errno != EEXIST) {
       fail("mkdir", folder, errno);
     }
     sync_folder(parent_of(folder));
@@ -192,7 +195,8 @@ std::string read_file(const std::string& path) {
   std::string content;
   std::vector<char> buffer(std::size_t{1} << 16);
   for (;;) {
-    const ssize_t got = call("read", path, [&] { return ::read(file.value(), buffer.data(), buffer.size()); });
+    const ssize_t got =
+        call("read", path, [&] { return ::read(file.value(), buffer.data(), buffer.size()); });
     if (got < 0) fail("read", path, errno);
     if (got == 0) return content;
     content.append(buffer.data(), static_cast<std::size_t>(got));

@@ -70,7 +70,8 @@ std::string sha256_file(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) {
     const bool absent = errno == ENOENT || errno == ENOTDIR;
-    throw Error(absent ? ErrorCode::kNotFound : ErrorCode::kIo, path + ": open: " + std::strerror(errno));
+    throw Error(absent ? ErrorCode::kNotFound : ErrorCode::kIo,
+                path + ": open: " + std::strerror(errno));
   }
   Sha256 hash;
   std::vector<char> buffer(kReadBytes);

@@ -30,13 +30,27 @@ struct DTypeRow {
 };
 // Every dtype of the format; those this program never computes with are kOther.
 constexpr std::array<DTypeRow, 22> kDTypes{{
-    {"F64", DType::kF64, 64},        {"I64", DType::kI64, 64},      {"U64", DType::kOther, 64},
-    {"C64", DType::kOther, 64},      {"F32", DType::kF32, 32},      {"I32", DType::kI32, 32},
-    {"U32", DType::kOther, 32},      {"F16", DType::kF16, 16},      {"BF16", DType::kBF16, 16},
-    {"I16", DType::kOther, 16},      {"U16", DType::kOther, 16},    {"BOOL", DType::kBool, 8},
-    {"U8", DType::kU8, 8},           {"I8", DType::kOther, 8},      {"F8_E5M2", DType::kOther, 8},
-    {"F8_E4M3", DType::kOther, 8},   {"F8_E8M0", DType::kOther, 8}, {"F8_E4M3FNUZ", DType::kOther, 8},
-    {"F8_E5M2FNUZ", DType::kOther, 8}, {"F6_E2M3", DType::kOther, 6}, {"F6_E3M2", DType::kOther, 6},
+    {"F64", DType::kF64, 64},
+    {"I64", DType::kI64, 64},
+    {"U64", DType::kOther, 64},
+    {"C64", DType::kOther, 64},
+    {"F32", DType::kF32, 32},
+    {"I32", DType::kI32, 32},
+    {"U32", DType::kOther, 32},
+    {"F16", DType::kF16, 16},
+    {"BF16", DType::kBF16, 16},
+    {"I16", DType::kOther, 16},
+    {"U16", DType::kOther, 16},
+    {"BOOL", DType::kBool, 8},
+    {"U8", DType::kU8, 8},
+    {"I8", DType::kOther, 8},
+    {"F8_E5M2", DType::kOther, 8},
+    {"F8_E4M3", DType::kOther, 8},
+    {"F8_E8M0", DType::kOther, 8},
+    {"F8_E4M3FNUZ", DType::kOther, 8},
+    {"F8_E5M2FNUZ", DType::kOther, 8},
+    {"F6_E2M3", DType::kOther, 6},
+    {"F6_E3M2", DType::kOther, 6},
     {"F4", DType::kOther, 4},
 }};
 
@@ -51,7 +65,9 @@ const DTypeRow* find_dtype(const std::string& name) {
 std::optional<std::uint64_t> bytes_of(const std::vector<std::int64_t>& shape, unsigned bits) {
   std::uint64_t total = bits;
   for (const std::int64_t dimension : shape) {
-    if (dimension < 0 || __builtin_mul_overflow(total, static_cast<std::uint64_t>(dimension), &total)) return {};
+    if (dimension < 0 ||
+        __builtin_mul_overflow(total, static_cast<std::uint64_t>(dimension), &total))
+      return {};
   }
   if (total % 8 != 0) return {};
   return total / 8;
@@ -78,16 +94,18 @@ void check_writable(const std::vector<TensorView>& tensors) {
       throw Error(ErrorCode::kUsage, where + "expected a name of its own, found it twice");
     }
     if (tensor.name == kMetadataKey) {
-      throw Error(ErrorCode::kUsage, where + "expected a tensor's name, found the one of the metadata");
+      throw Error(ErrorCode::kUsage,
+                  where + "expected a tensor's name, found the one of the metadata");
     }
     if (tensor.dtype == DType::kOther) {
       throw Error(ErrorCode::kUsage, where + "expected a dtype that can be written, found another");
     }
     const auto expected = bytes_of(tensor.shape, static_cast<unsigned>(8 * size_of(tensor.dtype)));
     if (!expected || *expected != tensor.bytes.size()) {
-      throw Error(ErrorCode::kUsage, where + "expected " + (expected ? std::to_string(*expected) : "fewer than 2^61") +
-                                         " bytes for " + to_string(tensor.dtype) + " " + shape_text(tensor.shape) +
-                                         ", found " + std::to_string(tensor.bytes.size()));
+      throw Error(ErrorCode::kUsage,
+                  where + "expected " + (expected ? std::to_string(*expected) : "fewer than 2^61") +
+                      " bytes for " + to_string(tensor.dtype) + " " + shape_text(tensor.shape) +
+                      ", found " + std::to_string(tensor.bytes.size()));
     }
   }
 }
@@ -96,7 +114,8 @@ std::string json_text(const std::string& text) {
   try {
     return json(text).dump();
   } catch (const json::exception&) {
-    throw Error(ErrorCode::kUsage, "safetensors: expected UTF-8 names and metadata, found other bytes");
+    throw Error(ErrorCode::kUsage,
+                "safetensors: expected UTF-8 names and metadata, found other bytes");
   }
 }
 
@@ -105,7 +124,8 @@ template <typename Sink>
 void emit(const std::vector<TensorView>& tensors, const Metadata& metadata, Sink sink) {
   const std::string header = safetensors_header(tensors, metadata);
   sink(header.data(), header.size());
-  for (const TensorView* tensor : in_file_order(tensors)) sink(tensor->bytes.data(), tensor->bytes.size());
+  for (const TensorView* tensor : in_file_order(tensors))
+    sink(tensor->bytes.data(), tensor->bytes.size());
 }
 
 // One tensor of a header under check.
@@ -115,10 +135,12 @@ struct Entry {
   std::uint64_t end = 0;
 };
 
-// Everything below checks; each failure names the file, the key, what was expected and what was found.
+// Everything below checks; each failure names the file, the key, what was expected and what was
+// found.
 class HeaderReader {
  public:
-  HeaderReader(const std::string& path, std::span<const std::byte> file) : path_(path), file_(file) {}
+  HeaderReader(const std::string& path, std::span<const std::byte> file)
+      : path_(path), file_(file) {}
 
   void read() {
     const std::string_view header = header_text();
@@ -137,14 +159,17 @@ class HeaderReader {
   Metadata metadata;
 
  private:
-  [[noreturn]] void fail(const std::string& what) const { throw Error(ErrorCode::kCorrupt, path_ + ": " + what); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(ErrorCode::kCorrupt, path_ + ": " + what);
+  }
   [[noreturn]] void fail(const std::string& key, const std::string& what) const {
     fail("tensor \"" + key + "\": " + what);
   }
 
   std::string_view header_text() const {
     if (file_.size() < kLengthBytes) {
-      fail("expected at least 8 bytes of a safetensors file, found " + std::to_string(file_.size()));
+      fail("expected at least 8 bytes of a safetensors file, found " +
+           std::to_string(file_.size()));
     }
     std::uint64_t length = 0;
     for (unsigned byte = 0; byte < kLengthBytes; ++byte) {
@@ -152,11 +177,14 @@ class HeaderReader {
     }
     const std::uint64_t available = file_.size() - kLengthBytes;
     if (length > kMaxHeaderBytes || length > available) {
-      fail("header length: expected at most " + std::to_string(std::min(kMaxHeaderBytes, available)) + ", found " +
+      fail("header length: expected at most " +
+           std::to_string(std::min(kMaxHeaderBytes, available)) + ", found " +
            std::to_string(length) + "; truncated, or not a safetensors file");
     }
-    const std::string_view header(reinterpret_cast<const char*>(file_.data()) + kLengthBytes, length);
-    if (header.empty() || header.front() != '{') fail("header: expected '{' as its first byte, found another");
+    const std::string_view header(reinterpret_cast<const char*>(file_.data()) + kLengthBytes,
+                                  length);
+    if (header.empty() || header.front() != '{')
+      fail("header: expected '{' as its first byte, found another");
     // The JSON parser would take a NUL for the end of its input.
     if (const auto nul = header.find('\0'); nul != std::string_view::npos) {
       fail("header: expected JSON text, found a NUL at byte " + std::to_string(kLengthBytes + nul));
@@ -176,7 +204,8 @@ class HeaderReader {
   }
 
   void read_metadata(const json& value) {
-    if (!value.is_object()) fail(std::string(kMetadataKey) + ": expected an object, found " + value.dump());
+    if (!value.is_object())
+      fail(std::string(kMetadataKey) + ": expected an object, found " + value.dump());
     for (const auto& [key, text] : value.items()) {
       if (!text.is_string()) {
         fail(std::string(kMetadataKey) + "/" + key + ": expected a text, found " + text.dump());
@@ -186,17 +215,20 @@ class HeaderReader {
   }
 
   void read_entry(const std::string& name, const json& value) {
-    if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value.contains("shape") ||
-        !value.contains("data_offsets")) {
+    if (!value.is_object() || value.size() != 3 || !value.contains("dtype") ||
+        !value.contains("shape") || !value.contains("data_offsets")) {
       fail(name, "expected an object of dtype, shape and data_offsets, found " + value.dump());
     }
-    if (!value["dtype"].is_string()) fail(name, "dtype: expected a text, found " + value["dtype"].dump());
+    if (!value["dtype"].is_string())
+      fail(name, "dtype: expected a text, found " + value["dtype"].dump());
     const DTypeRow* dtype = find_dtype(value["dtype"].get<std::string>());
-    if (dtype == nullptr) fail(name, "dtype: expected one of the format's, found " + value["dtype"].dump());
+    if (dtype == nullptr)
+      fail(name, "dtype: expected one of the format's, found " + value["dtype"].dump());
     Entry entry;
     entry.tensor.name = name;
     entry.tensor.dtype = dtype->dtype;
-    if (!value["shape"].is_array()) fail(name, "shape: expected an array, found " + value["shape"].dump());
+    if (!value["shape"].is_array())
+      fail(name, "shape: expected an array, found " + value["shape"].dump());
     for (const json& dimension : value["shape"]) {
       entry.tensor.shape.push_back(static_cast<std::int64_t>(natural(name, "shape", dimension)));
     }
@@ -208,19 +240,20 @@ class HeaderReader {
     entry.end = natural(name, "data_offsets", offsets[1]);
     const auto expected = bytes_of(entry.tensor.shape, dtype->bits);
     if (!expected) {
-      fail(name, "shape: expected a whole number of bytes below 2^61, found " + value["shape"].dump() + " of " +
-                     dtype->name);
+      fail(name, "shape: expected a whole number of bytes below 2^61, found " +
+                     value["shape"].dump() + " of " + dtype->name);
     }
     if (entry.begin > entry.end || entry.end - entry.begin != *expected) {
-      fail(name, "data_offsets: expected " + std::to_string(*expected) + " bytes for " + dtype->name + " " +
-                     value["shape"].dump() + ", found " + offsets.dump());
+      fail(name, "data_offsets: expected " + std::to_string(*expected) + " bytes for " +
+                     dtype->name + " " + value["shape"].dump() + ", found " + offsets.dump());
     }
     entries.push_back(std::move(entry));
   }
 
   std::uint64_t natural(const std::string& name, const char* field, const json& value) const {
     if (!value.is_number_unsigned() ||
-        value.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
+        value.get<std::uint64_t>() >
+            static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
       fail(name, std::string(field) + ": expected integers in 0..2^63-1, found " + value.dump());
     }
     return value.get<std::uint64_t>();
@@ -235,11 +268,13 @@ class HeaderReader {
     for (Entry& entry : entries) {
       if (entry.begin != position) {
         fail(entry.tensor.name, "data_offsets: expected to begin at " + std::to_string(position) +
-                                    ", where the tensor before ends, found " + std::to_string(entry.begin));
+                                    ", where the tensor before ends, found " +
+                                    std::to_string(entry.begin));
       }
       if (entry.end > data.size()) {
-        fail(entry.tensor.name, "data_offsets: expected to end within " + std::to_string(data.size()) +
-                                    " bytes of data, found " + std::to_string(entry.end) + "; truncated file");
+        fail(entry.tensor.name, "data_offsets: expected to end within " +
+                                    std::to_string(data.size()) + " bytes of data, found " +
+                                    std::to_string(entry.end) + "; truncated file");
       }
       entry.tensor.bytes = data.subspan(entry.begin, entry.end - entry.begin);
       position = entry.end;
@@ -285,19 +320,21 @@ std::string safetensors_header(const std::vector<TensorView>& tensors, const Met
   for (const TensorView* tensor : in_file_order(tensors)) {
     const std::uint64_t end = position + tensor->bytes.size();
     text += "," + json_text(tensor->name) + ":{\"dtype\":\"" + to_string(tensor->dtype) +
-            "\",\"shape\":" + shape_text(tensor->shape) + ",\"data_offsets\":[" + std::to_string(position) + "," +
-            std::to_string(end) + "]}";
+            "\",\"shape\":" + shape_text(tensor->shape) + ",\"data_offsets\":[" +
+            std::to_string(position) + "," + std::to_string(end) + "]}";
     position = end;
   }
   text += "}";
   text.append((8 - text.size() % 8) % 8, ' ');
   if (text.size() > kMaxHeaderBytes) {
-    throw Error(ErrorCode::kUsage, "safetensors: header: expected at most " + std::to_string(kMaxHeaderBytes) +
-                                       " bytes, found " + std::to_string(text.size()));
+    throw Error(ErrorCode::kUsage, "safetensors: header: expected at most " +
+                                       std::to_string(kMaxHeaderBytes) + " bytes, found " +
+                                       std::to_string(text.size()));
   }
   std::string length(kLengthBytes, '\0');
   for (unsigned byte = 0; byte < kLengthBytes; ++byte) {
-    length[byte] = static_cast<char>((static_cast<std::uint64_t>(text.size()) >> (8 * byte)) & 0xFF);
+    length[byte] =
+        static_cast<char>((static_cast<std::uint64_t>(text.size()) >> (8 * byte)) & 0xFF);
   }
   return length + text;
 }
@@ -331,15 +368,16 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path), file_(p
 }
 
 const TensorView* SafetensorsFile::find(const std::string& name) const {
-  const auto found = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                      [](const TensorView& tensor, const std::string& key) { return tensor.name < key; });
+  const auto found = std::lower_bound(
+      tensors_.begin(), tensors_.end(), name,
+      [](const TensorView& tensor, const std::string& key) { return tensor.name < key; });
   return found != tensors_.end() && found->name == name ? &*found : nullptr;
 }
 
 const TensorView& SafetensorsFile::at(const std::string& name) const {
   if (const TensorView* tensor = find(name)) return *tensor;
-  throw Error(ErrorCode::kCorrupt, path_ + ": expected a tensor \"" + name + "\", found none among " +
-                                       std::to_string(tensors_.size()));
+  throw Error(ErrorCode::kCorrupt, path_ + ": expected a tensor \"" + name +
+                                       "\", found none among " + std::to_string(tensors_.size()));
 }
 
 }  // namespace onestep

@@ -21,7 +21,8 @@ std::string canonical_text(const json& document) {
   try {
     return document.dump(2) + "\n";
   } catch (const json::exception& error) {
-    throw Error(ErrorCode::kInternal, std::string("manifest: a text is not UTF-8: ") + error.what());
+    throw Error(ErrorCode::kInternal,
+                std::string("manifest: a text is not UTF-8: ") + error.what());
   }
 }
 
@@ -57,14 +58,16 @@ json read_sealed_json(const std::string& path) {
   content.erase(kSealKey);
   const std::string found = sha256(canonical_text(content));
   if (found != expected) {
-    throw Error(ErrorCode::kCorrupt,
-                path + ": " + kSealKey + ": expected " + expected + ", found content with " + found);
+    throw Error(ErrorCode::kCorrupt, path + ": " + kSealKey + ": expected " + expected +
+                                         ", found content with " + found);
   }
   const std::string canonical = canonical_text(document);
   if (text != canonical) {
-    const auto difference = std::mismatch(text.begin(), text.end(), canonical.begin(), canonical.end());
+    const auto difference =
+        std::mismatch(text.begin(), text.end(), canonical.begin(), canonical.end());
     throw Error(ErrorCode::kCorrupt, path + ": expected the canonical text of the document (" +
-                                         std::to_string(canonical.size()) + " bytes), found a difference at byte " +
+                                         std::to_string(canonical.size()) +
+                                         " bytes), found a difference at byte " +
                                          std::to_string(difference.first - text.begin()));
   }
   return content;
@@ -73,8 +76,8 @@ json read_sealed_json(const std::string& path) {
 StrictObject::StrictObject(const json& object, std::string where, std::string pointer)
     : object_(&object), where_(std::move(where)), pointer_(std::move(pointer)) {
   if (!object.is_object()) {
-    throw Error(ErrorCode::kCorrupt,
-                where_ + ": " + (pointer_.empty() ? "/" : pointer_) + ": expected an object, found " + shown(object));
+    throw Error(ErrorCode::kCorrupt, where_ + ": " + (pointer_.empty() ? "/" : pointer_) +
+                                         ": expected an object, found " + shown(object));
   }
 }
 
@@ -103,10 +106,10 @@ const json& StrictObject::array(const char* key) {
 
 std::int64_t StrictObject::integer(const char* key, std::int64_t min) {
   const json& value = any(key);
-  const bool fits =
-      value.is_number_unsigned()
-          ? value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())
-          : value.is_number_integer();
+  const bool fits = value.is_number_unsigned()
+                        ? value.get<std::uint64_t>() <=
+                              static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())
+                        : value.is_number_integer();
   if (!fits || value.get<std::int64_t>() < min) {
     fail(key, "expected an integer >= " + std::to_string(min) + ", found " + shown(value));
   }
@@ -116,7 +119,8 @@ std::int64_t StrictObject::integer(const char* key, std::int64_t min) {
 std::uint64_t StrictObject::natural(const char* key) {
   const json& value = any(key);
   // A document built in memory may hold a non-negative number as a signed one.
-  if (!value.is_number_integer() || (!value.is_number_unsigned() && value.get<std::int64_t>() < 0)) {
+  if (!value.is_number_integer() ||
+      (!value.is_number_unsigned() && value.get<std::int64_t>() < 0)) {
     fail(key, "expected an integer >= 0, found " + shown(value));
   }
   return value.get<std::uint64_t>();

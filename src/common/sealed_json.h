@@ -1,4 +1,5 @@
-// JSON manifests that carry their own digest: one text per document, so that any changed byte shows.
+// JSON manifests that carry their own digest: one text per document, so that any changed byte
+// shows.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -9,9 +10,11 @@
 
 namespace onestep {
 
-// Adds the field "manifest_sha256", the SHA-256 of the text without it; two spaces of indent, sorted keys, one final newline.
+// Adds the field "manifest_sha256", the SHA-256 of the text without it; two spaces of indent,
+// sorted keys, one final newline.
 std::string seal_json(nlohmann::json document);
-// The document without that field. Errors: kNotFound, kIo; kCorrupt for a syntax error, a wrong digest or any other spelling of the text.
+// The document without that field. Errors: kNotFound, kIo; kCorrupt for a syntax error, a wrong
+// digest or any other spelling of the text.
 nlohmann::json read_sealed_json(const std::string& path);
 
 // Reads an object of such a document field by field and stops at the first wrong one.

@@ -10,7 +10,8 @@ namespace {
 
 void require_positive(const char* name, std::int64_t value) {
   if (value < 1) {
-    throw Error(ErrorCode::kConfig, std::string("shard plan: ") + name + ": expected an integer >= 1, found " +
+    throw Error(ErrorCode::kConfig, std::string("shard plan: ") + name +
+                                        ": expected an integer >= 1, found " +
                                         std::to_string(value));
   }
 }

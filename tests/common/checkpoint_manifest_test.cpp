@@ -71,12 +71,14 @@ TEST(CheckpointManifest, RoundTrip) {
 
 TEST(CheckpointManifest, EqualContentEqualBytes) {
   const TempFolder one, two;
-  EXPECT_EQ(checkpoint_digest(make_checkpoint(one.path(), 7, 1)), checkpoint_digest(make_checkpoint(two.path(), 7, 1)));
+  EXPECT_EQ(checkpoint_digest(make_checkpoint(one.path(), 7, 1)),
+            checkpoint_digest(make_checkpoint(two.path(), 7, 1)));
 }
 
 TEST(CheckpointManifest, AbsentIsNotFound) {
   const TempFolder root;
-  EXPECT_EQ(error_of([&] { read_checkpoint_manifest(root.path(), true); })->code, ErrorCode::kNotFound);
+  EXPECT_EQ(error_of([&] { read_checkpoint_manifest(root.path(), true); })->code,
+            ErrorCode::kNotFound);
 }
 
 TEST(CheckpointManifest, EveryFlippedBitOfTheManifestIsRefused) {
@@ -107,7 +109,8 @@ TEST(CheckpointManifest, TruncatedAtEveryLengthIsRefused) {
 
 TEST(CheckpointManifest, ForeignFilesAreRefused) {
   const TempFolder root;
-  for (const std::string content : {"", "[]", "{}", "null", "{\"format\": \"another\"}", "\x89HDF"}) {
+  for (const std::string content :
+       {"", "[]", "{}", "null", "{\"format\": \"another\"}", "\x89HDF"}) {
     spit(root / "manifest.json", content);
     const auto error = error_of([&] { read_checkpoint_manifest(root.path(), false); });
     ASSERT_TRUE(error) << content;
@@ -127,12 +130,24 @@ TEST(CheckpointManifest, WrongFieldsAreNamed) {
   const nlohmann::json good = to_json(manifest);
   ASSERT_FALSE(error_of([&] { checkpoint_manifest_from_json(good, "file"); }));
   const std::vector<Change> changes{
-      {"/format", "other"},        {"/format_version", 2},       {"/format_version", 1.0},
-      {"/kind", 3},                {"/attempt", 0},              {"/iteration", -1},
-      {"/images", 1.5},            {"/config_sha256", "abc"},    {"/extra", 1},
-      {"/files", "none"},          {"/files/0/bytes", -3},       {"/files/0/name", "../one"},
-      {"/files/0/name", "two"},    {"/files/0/extra", 1},        {"/pieces/0/file", "three"},
-      {"/pieces/0/offset", -8},    {"/pieces/1/length", nullptr}, {"/state", nullptr},
+      {"/format", "other"},
+      {"/format_version", 2},
+      {"/format_version", 1.0},
+      {"/kind", 3},
+      {"/attempt", 0},
+      {"/iteration", -1},
+      {"/images", 1.5},
+      {"/config_sha256", "abc"},
+      {"/extra", 1},
+      {"/files", "none"},
+      {"/files/0/bytes", -3},
+      {"/files/0/name", "../one"},
+      {"/files/0/name", "two"},
+      {"/files/0/extra", 1},
+      {"/pieces/0/file", "three"},
+      {"/pieces/0/offset", -8},
+      {"/pieces/1/length", nullptr},
+      {"/state", nullptr},
       {"/commit", nullptr},
   };
   for (const Change& change : changes) {
@@ -161,13 +176,15 @@ TEST(CheckpointManifest, GapsAndOverlapsOfPiecesAreRefused) {
     manifest.pieces = {{"b", second, 8, "one"}, {"b", 0, 8, "one"}};
     const auto error = error_of([&] { checkpoint_manifest_from_json(to_json(manifest), "file"); });
     ASSERT_TRUE(error);
-    EXPECT_NE(error->message.find("offset 8, found one at " + std::to_string(second)), std::string::npos)
+    EXPECT_NE(error->message.find("offset 8, found one at " + std::to_string(second)),
+              std::string::npos)
         << error->message;
   }
   manifest.pieces = {{"b", 8, 8, "one"}};
   EXPECT_TRUE(error_of([&] { checkpoint_manifest_from_json(to_json(manifest), "file"); }));
   const TempFolder root;
-  EXPECT_EQ(error_of([&] { write_checkpoint_manifest(root.path(), manifest); })->code, ErrorCode::kInternal);
+  EXPECT_EQ(error_of([&] { write_checkpoint_manifest(root.path(), manifest); })->code,
+            ErrorCode::kInternal);
   EXPECT_TRUE(names_in(root.path()).empty());
 }
 
@@ -208,7 +225,8 @@ TEST(CheckpointManifest, EveryNthCallFailedGivesNoCheckpointOrAValidOne) {
     const CheckpointSearch search = find_newest_checkpoint(root.path());
     EXPECT_TRUE(search.rejected.empty());
     EXPECT_EQ(search.newest.has_value(), file_exists(folder + "/manifest.json"));
-    EXPECT_EQ(names_in(folder).size(), search.newest ? 3u : 2u) << "a temporary file is left, call " << nth;
+    EXPECT_EQ(names_in(folder).size(), search.newest ? 3u : 2u)
+        << "a temporary file is left, call " << nth;
     const FailNthCall count(0, 0);
     write_checkpoint_manifest(folder, manifest);
     num_calls = count.calls();
@@ -240,7 +258,8 @@ TEST(FindNewestCheckpoint, IncompleteAndForeignFoldersAreNoCheckpoints) {
   const TempFolder root;
   make_checkpoint(root.path(), 100, 1);
   fs::remove(make_checkpoint(root.path(), 200, 1) + "/manifest.json");
-  for (const char* name : {"pins", "200-a1", "00000300", "00000300-a", "00000300-a0", "00000300-a1x", "x0000300-a1"}) {
+  for (const char* name :
+       {"pins", "200-a1", "00000300", "00000300-a", "00000300-a0", "00000300-a1x", "x0000300-a1"}) {
     fs::create_directories(root / name);
     spit(root / (std::string(name) + "/manifest.json"), "{}");
   }
@@ -265,7 +284,8 @@ TEST(FindNewestCheckpoint, BadOnesAreSkippedNamedAndKept) {
   ASSERT_EQ(search.rejected.size(), 3u);
   EXPECT_NE(search.rejected[0].find("00000350-a1"), std::string::npos) << search.rejected[0];
   EXPECT_NE(search.rejected[1].find(truncated), std::string::npos) << search.rejected[1];
-  EXPECT_NE(search.rejected[2].find("shard-0.safetensors: sha256: expected"), std::string::npos) << search.rejected[2];
+  EXPECT_NE(search.rejected[2].find("shard-0.safetensors: sha256: expected"), std::string::npos)
+      << search.rejected[2];
   EXPECT_EQ(list_checkpoints(root.path()).size(), 4u);
 }
 

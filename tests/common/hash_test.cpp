@@ -14,8 +14,10 @@ namespace {
 
 // FIPS 180-4's examples, as NIST publishes them.
 constexpr const char* kOfAbc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-constexpr const char* kOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-constexpr const char* kOfMillionA = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
+constexpr const char* kOfNothing =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+constexpr const char* kOfMillionA =
+    "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
 
 TEST(Sha256, PublishedExamples) {
   EXPECT_EQ(sha256("abc"), kOfAbc);
@@ -54,7 +56,8 @@ TEST(Sha256, FolderIsAnIoError) {
   EXPECT_EQ(error->code, ErrorCode::kIo);
 }
 
-// XXH3-128 of the empty input, seed 0: 99aa06d3014798d86001c324468d497f (xxhsum -H2 of an empty file).
+// XXH3-128 of the empty input, seed 0: 99aa06d3014798d86001c324468d497f (xxhsum -H2 of an empty
+// file).
 TEST(Xxh3, LowWordFirst) {
   const auto digest = xxh3_128("", 0);
   EXPECT_EQ(digest[0], 0x6001c324468d497fULL);

@@ -53,8 +53,10 @@ PairRows sample_rows(std::int64_t first, std::int64_t count) {
 // The whole set of three shards; returns its manifest.
 PairSetManifest make_set(const std::string& folder) {
   PairSetManifest manifest{sample_info(), {}, "0123456789ab"};
-  for (const auto& [index, first, count] : {std::tuple{0, 0, 300}, std::tuple{1, 300, 300}, std::tuple{2, 600, 100}}) {
-    manifest.shards.push_back(write_pair_shard(folder, manifest.info, index, 1, sample_rows(first, count)));
+  for (const auto& [index, first, count] :
+       {std::tuple{0, 0, 300}, std::tuple{1, 300, 300}, std::tuple{2, 600, 100}}) {
+    manifest.shards.push_back(
+        write_pair_shard(folder, manifest.info, index, 1, sample_rows(first, count)));
   }
   write_pair_manifest(folder, manifest);
   return manifest;
@@ -82,7 +84,8 @@ TEST(PairShard, EqualRowsEqualBytesWhateverTheAttempt) {
   const auto second = write_pair_shard(two.path(), sample_info(), 2, 9, sample_rows(600, 100));
   EXPECT_EQ(first.sha256, second.sha256);
   // Over a file of the same name as well.
-  EXPECT_EQ(write_pair_shard(one.path(), sample_info(), 2, 2, sample_rows(600, 100)).sha256, first.sha256);
+  EXPECT_EQ(write_pair_shard(one.path(), sample_info(), 2, 2, sample_rows(600, 100)).sha256,
+            first.sha256);
 }
 
 TEST(PairShard, HoldsNoTimeStamps) {
@@ -107,7 +110,8 @@ TEST(PairShard, RowsThatDoNotFitAreNotWritten) {
   for (const PairRows& rows : {shifted, short_image, sample_rows(0, 299)}) {
     EXPECT_TRUE(error_of([&] { write_pair_shard(folder.path(), sample_info(), 0, 1, rows); }));
   }
-  EXPECT_TRUE(error_of([&] { write_pair_shard(folder.path(), sample_info(), 3, 1, sample_rows(900, 1)); }));
+  EXPECT_TRUE(
+      error_of([&] { write_pair_shard(folder.path(), sample_info(), 3, 1, sample_rows(900, 1)); }));
   EXPECT_TRUE(names_in(folder.path()).empty());
 }
 
@@ -135,7 +139,8 @@ TEST(PairShard, FullDiskIsNamedAndLeavesNoTemporaryFile) {
   EXPECT_GE(num_calls, 6);
 }
 
-// A real full disk where mounting is allowed; elsewhere the second call, the write, fails as it would there.
+// A real full disk where mounting is allowed; elsewhere the second call, the write, fails as it
+// would there.
 TEST(PairShard, RealFullDisk) {
   const TempFolder folder;
   const std::string disk = folder / "disk";
@@ -168,7 +173,8 @@ TEST(PairShard, TheTemporaryNameCarriesTheAttempt) {
 
 class DamagedPairShard : public testing::Test {
  protected:
-  DamagedPairShard() : record_(write_pair_shard(folder_.path(), sample_info(), 0, 1, sample_rows(0, 300))) {
+  DamagedPairShard()
+      : record_(write_pair_shard(folder_.path(), sample_info(), 0, 1, sample_rows(0, 300))) {
     content_ = slurp(path());
   }
   [[nodiscard]] std::string path() const { return folder_ / "pairs-00000.h5"; }
@@ -199,10 +205,12 @@ TEST_F(DamagedPairShard, RandomFlipsAreAllDetected) {
     const std::size_t bit = random() % (8 * content_.size());
     spit(path(), with_flipped_bit(content_, bit));
     std::string found;
-    const auto error = error_of([&] { found = verify_pair_shard(folder_.path(), sample_info(), 0).sha256; });
+    const auto error =
+        error_of([&] { found = verify_pair_shard(folder_.path(), sample_info(), 0).sha256; });
     if (error) {
       ++by_verify;
-      EXPECT_TRUE(error->code == ErrorCode::kCorrupt || error->code == ErrorCode::kMismatch) << error->message;
+      EXPECT_TRUE(error->code == ErrorCode::kCorrupt || error->code == ErrorCode::kMismatch)
+          << error->message;
     } else {
       EXPECT_NE(found, record_.sha256) << "bit " << bit;
     }
@@ -238,7 +246,8 @@ TEST_F(DamagedPairShard, EveryFlipInTheFirstHeadersNeverCrashes) {
   for (std::size_t bit = 0; bit < 8 * 1200; bit += 7) {
     spit(path(), with_flipped_bit(content_, bit));
     std::string found;
-    const auto error = error_of([&] { found = verify_pair_shard(folder_.path(), sample_info(), 0).sha256; });
+    const auto error =
+        error_of([&] { found = verify_pair_shard(folder_.path(), sample_info(), 0).sha256; });
     if (error || found != record_.sha256) ++detected;
   }
   EXPECT_EQ(detected, (8 * 1200 + 6) / 7);
@@ -274,17 +283,20 @@ TEST_F(DamagedPairShard, AnotherSetsShardIsAMismatchThatSaysHow) {
   auto error = verify(info);
   ASSERT_TRUE(error);
   EXPECT_EQ(error->code, ErrorCode::kMismatch);
-  EXPECT_NE(error->message.find("teacher_sha256: expected \"" + info.teacher_sha256 + "\", found \"" +
-                                sample_info().teacher_sha256),
+  EXPECT_NE(error->message.find("teacher_sha256: expected \"" + info.teacher_sha256 +
+                                "\", found \"" + sample_info().teacher_sha256),
             std::string::npos)
       << error->message;
   info = sample_info();
   info.seed = 3;
   error = verify(info);
   ASSERT_TRUE(error);
-  EXPECT_NE(error->message.find("seed: expected 3, found 18446744073709551600"), std::string::npos) << error->message;
+  EXPECT_NE(error->message.find("seed: expected 3, found 18446744073709551600"), std::string::npos)
+      << error->message;
   // The right set, another shard under this name.
-  spit(path(), slurp(folder_ / write_pair_shard(folder_.path(), sample_info(), 1, 1, sample_rows(300, 300)).file));
+  spit(path(),
+       slurp(folder_ /
+             write_pair_shard(folder_.path(), sample_info(), 1, 1, sample_rows(300, 300)).file));
   expect_refused("shard_first: expected 0, found 300", ErrorCode::kMismatch);
 }
 
@@ -298,7 +310,8 @@ struct Tampering {
 void replace_dataset(hid_t file, const char* name, hid_t type, std::vector<hsize_t> dimensions,
                      const std::function<void(hid_t)>& change = nullptr) {
   H5Ldelete(file, name, H5P_DEFAULT);
-  const hid_t space = H5Screate_simple(static_cast<int>(dimensions.size()), dimensions.data(), nullptr);
+  const hid_t space =
+      H5Screate_simple(static_cast<int>(dimensions.size()), dimensions.data(), nullptr);
   const hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
   H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY);
   if (change) change(creation);
@@ -322,12 +335,16 @@ const std::vector<hsize_t> kPictures{300, 2, 3, 4};
 
 std::vector<Tampering> tamperings() {
   return {
-      {"attribute missing", [](hid_t file) { H5Adelete(file, "steps"); }, "attribute steps: expected 18, found none"},
-      {"attribute extra", [](hid_t file) { replace_attribute(file, "comment", H5T_STD_I64LE, false); },
+      {"attribute missing", [](hid_t file) { H5Adelete(file, "steps"); },
+       "attribute steps: expected 18, found none"},
+      {"attribute extra",
+       [](hid_t file) { replace_attribute(file, "comment", H5T_STD_I64LE, false); },
        "attribute comment"},
-      {"attribute big-endian", [](hid_t file) { replace_attribute(file, "steps", H5T_STD_I64BE, true); },
+      {"attribute big-endian",
+       [](hid_t file) { replace_attribute(file, "steps", H5T_STD_I64BE, true); },
        "attribute steps: expected a little-endian int64"},
-      {"attribute of another type", [](hid_t file) { replace_attribute(file, "sampler", H5T_STD_I64LE, true); },
+      {"attribute of another type",
+       [](hid_t file) { replace_attribute(file, "sampler", H5T_STD_I64LE, true); },
        "attribute sampler: expected a text"},
       {"text of variable length",
        [](hid_t file) {
@@ -337,13 +354,15 @@ std::vector<Tampering> tamperings() {
          H5Tclose(type);
        },
        "attribute format: expected a text of fixed length"},
-      {"dataset missing", [](hid_t file) { H5Ldelete(file, "label", H5P_DEFAULT); }, "dataset label"},
+      {"dataset missing", [](hid_t file) { H5Ldelete(file, "label", H5P_DEFAULT); },
+       "dataset label"},
       {"dataset extra",
-       [](hid_t file) {
-         H5Lcreate_hard(file, "label", file, "label2", H5P_DEFAULT, H5P_DEFAULT);
-       },
+       [](hid_t file) { H5Lcreate_hard(file, "label", file, "label2", H5P_DEFAULT, H5P_DEFAULT); },
        "\"label2\": expected no such object"},
-      {"group extra", [](hid_t file) { H5Gclose(H5Gcreate2(file, "more", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT)); },
+      {"group extra",
+       [](hid_t file) {
+         H5Gclose(H5Gcreate2(file, "more", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+       },
        "\"more\": expected no such object"},
       {"dataset replaced by a group",
        [](hid_t file) {
@@ -377,14 +396,24 @@ std::vector<Tampering> tamperings() {
          H5Dclose(dataset);
        },
        "dataset label: expected no attributes"},
-      {"double precision", [](hid_t file) { replace_dataset(file, "noise", H5T_IEEE_F64LE, kPictures); },
-       "dataset noise: expected the type and byte order of the format, found 64-bit floating point"},
-      {"big-endian", [](hid_t file) { replace_dataset(file, "image", H5T_IEEE_F32BE, kPictures); }, "big-endian"},
-      {"integer pictures", [](hid_t file) { replace_dataset(file, "image", H5T_STD_I32LE, kPictures); },
+      {"double precision",
+       [](hid_t file) { replace_dataset(file, "noise", H5T_IEEE_F64LE, kPictures); },
+       "dataset noise: expected the type and byte order of the format, found 64-bit floating "
+       "point"},
+      {"big-endian", [](hid_t file) { replace_dataset(file, "image", H5T_IEEE_F32BE, kPictures); },
+       "big-endian"},
+      {"integer pictures",
+       [](hid_t file) { replace_dataset(file, "image", H5T_STD_I32LE, kPictures); },
        "32-bit integer"},
-      {"wrong shape", [](hid_t file) { replace_dataset(file, "image", H5T_IEEE_F32LE, {300, 2, 4, 3}); },
+      {"wrong shape",
+       [](hid_t file) {
+         replace_dataset(file, "image", H5T_IEEE_F32LE, {300, 2, 4, 3});
+       },
        "dataset image: expected shape [300,2,3,4], found [300,2,4,3]"},
-      {"wrong rank", [](hid_t file) { replace_dataset(file, "label", H5T_STD_I64LE, {300, 1}); },
+      {"wrong rank",
+       [](hid_t file) {
+         replace_dataset(file, "label", H5T_STD_I64LE, {300, 1});
+       },
        "found [300,1]"},
       {"compressed",
        [](hid_t file) {
@@ -421,9 +450,8 @@ std::vector<Tampering> tamperings() {
        "contiguous"},
       {"external file",
        [](hid_t file) {
-         replace_dataset(file, "label", H5T_STD_I64LE, {300}, [](hid_t creation) {
-           H5Pset_external(creation, "/dev/zero", 0, 2400);
-         });
+         replace_dataset(file, "label", H5T_STD_I64LE, {300},
+                         [](hid_t creation) { H5Pset_external(creation, "/dev/zero", 0, 2400); });
        },
        "dataset label: expected"},
       {"not allocated",
@@ -469,9 +497,10 @@ TEST(PairShardReader, RowsInAnyOrderFromManyThreads) {
       const auto row = static_cast<std::int64_t>(random() % 300);
       std::int64_t label = -1;
       reader.read_row(row, noise, image, label);
-      const bool good = label == (300 + row) % 10 &&
-                        std::equal(noise.begin(), noise.end(), expected.noise.begin() + row * kElements) &&
-                        std::equal(image.begin(), image.end(), expected.image.begin() + row * kElements);
+      const bool good =
+          label == (300 + row) % 10 &&
+          std::equal(noise.begin(), noise.end(), expected.noise.begin() + row * kElements) &&
+          std::equal(image.begin(), image.end(), expected.image.begin() + row * kElements);
       if (!good) ++wrong;
     }
   };

@@ -64,7 +64,8 @@ void expect_consistent(const SafetensorsFile& file, std::size_t data_bytes) {
     total += tensor.bytes.size();
     if (tensor.dtype == DType::kOther) continue;
     std::size_t elements = 1;
-    for (const std::int64_t dimension : tensor.shape) elements *= static_cast<std::size_t>(dimension);
+    for (const std::int64_t dimension : tensor.shape)
+      elements *= static_cast<std::size_t>(dimension);
     EXPECT_EQ(elements * size_of(tensor.dtype), tensor.bytes.size());
   }
   EXPECT_EQ(total, data_bytes);
@@ -87,7 +88,8 @@ TEST(SafetensorsFile, ReadsBackWhatWasWritten) {
   EXPECT_EQ(error_of([&] { static_cast<void>(file.at("d")); })->code, ErrorCode::kCorrupt);
 }
 
-// The format's published layout, byte for byte: wide dtypes first, then names; the header padded to a multiple of 8.
+// The format's published layout, byte for byte: wide dtypes first, then names; the header padded to
+// a multiple of 8.
 TEST(SafetensorsFile, ExactBytes) {
   const TempFolder folder;
   const Sample sample;
@@ -120,7 +122,8 @@ TEST(SafetensorsFile, NothingAndEmptyTensorsAreValid) {
   const TempFolder folder;
   write_safetensors(folder / "none", {}, {});
   EXPECT_TRUE(SafetensorsFile(folder / "none").tensors().empty());
-  write_safetensors(folder / "empty", {{"e", DType::kF32, {0, 5}, {}}, {"f", DType::kF32, {0}, {}}}, {});
+  write_safetensors(folder / "empty", {{"e", DType::kF32, {0, 5}, {}}, {"f", DType::kF32, {0}, {}}},
+                    {});
   EXPECT_EQ(SafetensorsFile(folder / "empty").at("e").shape, (std::vector<std::int64_t>{0, 5}));
 }
 
@@ -236,32 +239,50 @@ TEST_P(WrongHeaderTest, IsRefusedByName) {
 INSTANTIATE_TEST_SUITE_P(
     SafetensorsFile, WrongHeaderTest,
     testing::Values(
-        WrongHeader{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "a"},
-        WrongHeader{R"({"a":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "dtype"},
+        WrongHeader{
+            R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+            "a"},
+        WrongHeader{R"({"a":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+                    "dtype"},
         WrongHeader{R"({"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}})", "F31"},
         WrongHeader{R"({"a":{"dtype":7,"shape":[2],"data_offsets":[0,8]}})", "dtype"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":2,"data_offsets":[0,8]}})", "shape"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}})", "shape"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", "shape"},
-        WrongHeader{R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", "expected 12 bytes"},
+        WrongHeader{R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})",
+                    "expected 12 bytes"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", "data_offsets"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8,16]}})", "data_offsets"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":"0-8"}})", "data_offsets"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,-8]}})", "data_offsets"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", "begin at 0"},
-        WrongHeader{R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "expected 4 bytes"},
+        WrongHeader{R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+                    "expected 4 bytes"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}})", "truncated"},
-        WrongHeader{R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "begin at 4"},
-        WrongHeader{R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", "begin at 2"},
-        WrongHeader{R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,2],"data_offsets":[0,8]}})", "2^61"},
-        WrongHeader{R"({"a":{"dtype":"F32","shape":[9223372036854775807,9223372036854775807,0],"data_offsets":[0,8]}})", "2^61"},
-        WrongHeader{R"({"a":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,8]}})", "2^63"},
-        WrongHeader{R"({"a":{"dtype":"F4","shape":[15],"data_offsets":[0,8]}})", "whole number of bytes"},
+        WrongHeader{
+            R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+            "begin at 4"},
+        WrongHeader{
+            R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+            "begin at 2"},
+        WrongHeader{
+            R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,2],"data_offsets":[0,8]}})",
+            "2^61"},
+        WrongHeader{
+            R"({"a":{"dtype":"F32","shape":[9223372036854775807,9223372036854775807,0],"data_offsets":[0,8]}})",
+            "2^61"},
+        WrongHeader{R"({"a":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,8]}})",
+                    "2^63"},
+        WrongHeader{R"({"a":{"dtype":"F4","shape":[15],"data_offsets":[0,8]}})",
+                    "whole number of bytes"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":[2]}})", "data_offsets"},
         WrongHeader{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"more":1}})", "more"},
         WrongHeader{R"({"a":[],"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "\"a\""},
-        WrongHeader{R"({"__metadata__":{"k":1},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "__metadata__/k"},
-        WrongHeader{R"({"__metadata__":[],"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "__metadata__"},
+        WrongHeader{
+            R"({"__metadata__":{"k":1},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+            "__metadata__/k"},
+        WrongHeader{R"({"__metadata__":[],"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+                    "__metadata__"},
         WrongHeader{"{}", "data: expected 0 bytes"}));
 
 TEST(SafetensorsFile, DeepNestingIsRefused) {
@@ -272,7 +293,8 @@ TEST(SafetensorsFile, DeepNestingIsRefused) {
 
 TEST(SafetensorsFile, DtypesThisProgramNeverUsesAreReadAsOther) {
   const TempFolder folder;
-  spit(folder / "file", file_of(R"({"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}})", std::string(8, 'd')));
+  spit(folder / "file", file_of(R"({"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}})",
+                                std::string(8, 'd')));
   const SafetensorsFile file(folder / "file");
   EXPECT_EQ(file.at("a").dtype, DType::kOther);
   EXPECT_EQ(file.at("a").bytes.size(), 8u);
@@ -285,7 +307,8 @@ TEST(SafetensorsFile, AbsentFileIsNotFound) {
 
 // A file that another writer made: the twin's golden networks.
 TEST(SafetensorsFile, ReadsTheGoldenFiles) {
-  const SafetensorsFile file(std::string(ONESTEP_SOURCE_DIR) + "/tests/golden/adm_unet_digits.safetensors");
+  const SafetensorsFile file(std::string(ONESTEP_SOURCE_DIR) +
+                             "/tests/golden/adm_unet_digits.safetensors");
   EXPECT_FALSE(file.tensors().empty());
 }
 

@@ -48,7 +48,8 @@ struct CaughtError {
   std::string message;
 };
 
-// What `function` throws; nullopt when it throws nothing. Any exception but Error escapes and fails the test.
+// What `function` throws; nullopt when it throws nothing. Any exception but Error escapes and fails
+// the test.
 template <typename Function>
 std::optional<CaughtError> error_of(Function function) {
   try {
@@ -59,7 +60,8 @@ std::optional<CaughtError> error_of(Function function) {
   return std::nullopt;
 }
 
-// While it lives, the system call number `nth` (from 1) of durable_file fails with `error_number`; others are counted.
+// While it lives, the system call number `nth` (from 1) of durable_file fails with `error_number`;
+// others are counted.
 class FailNthCall {
  public:
   FailNthCall(int nth, int error_number) {

@@ -13,7 +13,8 @@ class TempFolder {
   TempFolder() : TempFolder(std::filesystem::temp_directory_path().string()) {}
   explicit TempFolder(const std::string& parent) {
     std::string pattern = parent + "/onestep-test-XXXXXX";
-    if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed: " + pattern);
+    if (::mkdtemp(pattern.data()) == nullptr)
+      throw std::runtime_error("mkdtemp failed: " + pattern);
     path_ = pattern;
   }
   TempFolder(const TempFolder&) = delete;
@@ -33,7 +34,9 @@ class TempFolder {
 
 // A parent in memory where the system has one: for tests that write thousands of small files.
 inline std::string in_memory_parent() {
-  return std::filesystem::is_directory("/dev/shm") ? "/dev/shm" : std::filesystem::temp_directory_path().string();
+  return std::filesystem::is_directory("/dev/shm")
+             ? "/dev/shm"
+             : std::filesystem::temp_directory_path().string();
 }
 
 }  // namespace onestep
