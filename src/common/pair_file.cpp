@@ -30,8 +30,7 @@ constexpr std::array<const char*, kNumDatasets> kDatasetNames{"noise", "image", 
 constexpr std::array<unsigned char, 8> kMagic{0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
 constexpr std::size_t kMaxAttributeBytes = 32768;  // HDF5 keeps at most 64 KB in an object header
 
-// --- HDF5 handles and errors
-// -------------------------------------------------------------------------------------
+// --- HDF5 handles and errors ---
 
 // An HDF5 identifier for the length of a scope.
 class Handle {
@@ -99,8 +98,7 @@ Handle open_handle(hid_t id, herr_t (*close)(hid_t), const char* call, const std
   return {check(id, call, path, code), close};
 }
 
-// --- What a shard holds
-// ------------------------------------------------------------------------------------------
+// --- What a shard holds ---
 
 using AttributeValue = std::variant<std::string, std::int64_t, std::uint64_t>;
 struct AttributeRule {
@@ -194,8 +192,7 @@ std::vector<std::array<std::uint64_t, 2>> digest_blocks(const std::byte* data, s
   return digests;
 }
 
-// --- Writing
-// -----------------------------------------------------------------------------------------------------
+// --- Writing ---
 
 void check_rows(const PairSetInfo& info, const Shard& shard, const PairRows& rows,
                 const std::string& path) {
@@ -392,8 +389,7 @@ void fill_shard(ShardImage& image, const PairSetInfo& info, const Shard& shard,
   image.write_dataset(kDigestsName, rules.at(kDigestsName), digests.data());
 }
 
-// --- Reading
-// -----------------------------------------------------------------------------------------------------
+// --- Reading ---
 
 [[noreturn]] void corrupt(const std::string& path, const std::string& what) {
   throw Error(ErrorCode::kCorrupt, path + ": " + what);
