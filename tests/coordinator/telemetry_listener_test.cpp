@@ -9,7 +9,10 @@
 #include <boost/asio/use_future.hpp>
 #include <boost/asio/write.hpp>
 
+#include <poll.h>
+
 #include <random>
+#include <stdexcept>
 #include <thread>
 
 #include "coordinator/socket_count.h"
@@ -110,6 +113,8 @@ class Rank {
   std::optional<Message> receive() {
     while (true) {
       if (std::optional<Message> message = frames_.next()) return message;
+      pollfd readable{socket_.native_handle(), POLLIN, 0};
+      if (::poll(&readable, 1, 20'000) != 1) throw std::runtime_error("no answer in 20 s");
       char bytes[4096];
       boost::system::error_code error;
       const std::size_t size = socket_.read_some(boost::asio::buffer(bytes), error);
