@@ -28,6 +28,14 @@ torch::Tensor normalize(torch::nn::GroupNorm& norm, const torch::Tensor& x,
                     {groups_of(norm->weight.size(0)), kGroupNormEpsilon, silu});
 }
 
+// A 1x1 convolution as a matrix product over the pixels: faster than a convolution at these sizes, forward and backward.
+torch::Tensor pointwise(torch::nn::Conv2d& convolution, const torch::Tensor& x) {
+  const torch::Tensor& weight = convolution->weight;
+  const auto kernel = weight.view({1, weight.size(0), weight.size(1)}).expand({x.size(0), -1, -1});
+  const auto bias = convolution->bias.view({1, -1, 1});
+  return torch::baddbmm(bias, kernel, x.flatten(2)).view({x.size(0), weight.size(0), x.size(2), x.size(3)});
+}
+
 }  // namespace
 
 AdmBlockImpl::AdmBlockImpl(const AdmBlockOptions& options) : options_(options) {
@@ -58,7 +66,7 @@ torch::Tensor AdmBlockImpl::forward(torch::Tensor x, const torch::Tensor& emb) {
   torch::Tensor h = conv0(resample(normalize(norm0, x, {}, true)));
   h = conv1(normalize(norm1, h, affine(emb), true));
   x = resample(x);
-  if (!skip.is_empty()) x = skip(x);
+  if (!skip.is_empty()) x = pointwise(skip, x);
   x = x + h;
   return heads_ > 0 ? x + attend(x) : x;
 }
@@ -67,13 +75,13 @@ torch::Tensor AdmBlockImpl::forward(torch::Tensor x, const torch::Tensor& emb) {
 torch::Tensor AdmBlockImpl::attend(const torch::Tensor& x) {
   const std::int64_t batch = x.size(0), channels = x.size(1), pixels = x.size(2) * x.size(3);
   const std::int64_t width = channels / heads_;
-  const auto packed = qkv(normalize(norm2, x, {}, false)).view({batch * heads_, width, 3, pixels});
+  const auto packed = pointwise(qkv, normalize(norm2, x, {}, false)).view({batch * heads_, width, 3, pixels});
   const auto parts = packed.unbind(2);  // each (B*heads, width, pixels)
   const auto scores =
       torch::bmm(parts[0].transpose(1, 2), parts[1] / std::sqrt(static_cast<double>(width)));
   const auto weights = torch::softmax(scores, 2);  // (B*heads, query, key)
   const auto mixed = torch::bmm(parts[2], weights.transpose(1, 2));
-  return proj(mixed.reshape(x.sizes()));
+  return pointwise(proj, mixed.reshape(x.sizes()));
 }
 
 AdmUnetImpl::AdmUnetImpl(const NetworkSpec& spec) : spec_(spec) {

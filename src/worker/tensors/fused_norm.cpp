@@ -1,5 +1,7 @@
 #include "worker/tensors/fused_norm.h"
 
+#include <optional>
+
 #include "worker/tensors/norm_kernels.h"
 
 namespace onestep {
@@ -26,10 +28,11 @@ NormAffine affine_of(const torch::Tensor& weight, const torch::Tensor& bias,
 class FusedNorm : public torch::autograd::Function<FusedNorm> {
  public:
   static torch::Tensor forward(torch::autograd::AutogradContext* context, torch::Tensor x,
-                               torch::Tensor weight, torch::Tensor bias, torch::Tensor scale_shift,
-                               std::int64_t groups, double epsilon, bool silu) {
+                               torch::Tensor weight, torch::Tensor bias,
+                               std::optional<torch::Tensor> optional_scale_shift, std::int64_t groups, double epsilon, bool silu) {
     x = x.contiguous();
-    if (scale_shift.defined()) scale_shift = scale_shift.contiguous();
+    torch::Tensor scale_shift;
+    if (optional_scale_shift) scale_shift = optional_scale_shift->contiguous();
     torch::Tensor y = torch::empty_like(x);
     torch::Tensor mean = torch::empty({x.size(0), groups}, x.options());
     torch::Tensor rstd = torch::empty_like(mean);
@@ -73,7 +76,10 @@ class FusedNorm : public torch::autograd::Function<FusedNorm> {
 
 torch::Tensor fused_norm(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias,
                          const torch::Tensor& scale_shift, const FusedNormOptions& options) {
-  return FusedNorm::apply(x, weight, bias, scale_shift, options.groups, options.epsilon, options.silu);
+  // Autograd takes no undefined tensor as an input: absence is an empty optional.
+  std::optional<torch::Tensor> optional_scale_shift;
+  if (scale_shift.defined()) optional_scale_shift = scale_shift;
+  return FusedNorm::apply(x, weight, bias, optional_scale_shift, options.groups, options.epsilon, options.silu);
 }
 
 torch::Tensor reference_norm(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias,
