@@ -17,7 +17,7 @@ struct HostOps {
 }  // namespace
 
 // Built twice: with the fma instruction, and with libm's exact fmaf for processors without it. Equal bits.
-__attribute__((target_clones("arch=haswell", "default")))
+__attribute__((target_clones("arch=x86-64-v3", "default")))
 void fill_normal(std::uint64_t seed, RandomStream stream, std::uint32_t step, std::uint64_t sample, float* out,
                  std::int64_t count) {
   const std::int64_t whole_blocks = count / 4;

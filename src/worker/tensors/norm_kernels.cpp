@@ -3,7 +3,7 @@
 #include <bit>
 #include <cmath>
 
-#define ONESTEP_CLONES __attribute__((target_clones("arch=haswell", "default")))
+#define ONESTEP_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
 
 namespace onestep {
 namespace {
