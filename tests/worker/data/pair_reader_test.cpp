@@ -108,7 +108,6 @@ TEST_F(PairReaderTest, FollowsTheGlobalOrder) {
 
 TEST_F(PairReaderTest, RanksTogetherReadWhatOneReads) {
   const PairSet set(folder_, kTeacher);
-  PairReader whole(set, {.seed = 1, .max_pairs = 0, .first_position = 0, .global_count = 8, .offset = 0, .count = 8});
   for (const std::int64_t ranks : {2, 4}) {
     PairReader again(set, {.seed = 1, .max_pairs = 0, .first_position = 0, .global_count = 8, .offset = 0, .count = 8});
     std::vector<PairReader> parts;
