@@ -27,7 +27,8 @@ using nlohmann::json;
 json read_written_json(const std::string& path) {
   try {
     return read_json_file(path);
-  } catch (const ConfigError& error) {
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kConfig) throw;
     throw Error(ErrorCode::kCorrupt, error.what());
   }
 }
@@ -93,8 +94,8 @@ VerifiedPart verify_manifest_folder(const std::string& folder) {
   const std::string path = folder + "/manifest.json";
   const std::string format = text_field(read_written_json(path), "format");
   if (format == "onestep-checkpoint") return verify_checkpoint(folder);
-  if (format == "onestep-pairs") return verify_pair_set(folder);
-  throw Error(ErrorCode::kCorrupt, path + ": /format: expected \"onestep-checkpoint\" or \"onestep-pairs\", found \"" +
+  if (format == "onestep-pair-set") return verify_pair_set(folder);
+  throw Error(ErrorCode::kCorrupt, path + ": /format: expected \"onestep-checkpoint\" or \"onestep-pair-set\", found \"" +
                                        format + "\"");
 }
 

@@ -47,7 +47,7 @@ class CannedServer {
   [[nodiscard]] std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
   // Waits until every answer was given.
   const std::vector<std::string>& requests() {
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
     return requests_;
   }
 

@@ -118,7 +118,6 @@ TEST(CommandLine, FollowEndsWithOneJsonObjectAndTheJobsFate) {
 }
 
 TEST(CommandLine, LogsGoOnFromTheOffsetTheyReached) {
-  const std::string job = http_answer(200, "application/json", R"({"state":"running"})");
   const auto text = [](const std::string& body, int next) {
     return http_answer(200, "text/plain", body, "X-Next-Offset: " + std::to_string(next) + "\r\n");
   };
