@@ -66,10 +66,7 @@ void write(const std::string& path, std::int64_t batch) {
   tensors.push_back(view_of("input.noise", noise));
   tensors.push_back(view_of("input.sigma", sigma));
   tensors.push_back(view_of("input.labels", labels));
-  nlohmann::json config = to_json(spec);
-  config["class"] = "adm_unet";
-  config["preconditioner"] = "edm";
-  write_safetensors(path, tensors, {{"config", config.dump()}});
+  write_safetensors(path, tensors, {{"config", to_json(spec).dump()}});
 }
 
 void time_step(const std::string& path, std::int64_t batch, double seconds) {

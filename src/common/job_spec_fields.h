@@ -26,6 +26,11 @@ void describe(Visitor& v, DatasetSpec& s, Presence presence = Presence::kRequire
 
 template <class Visitor>
 void describe(Visitor& v, NetworkSpec& s) {
+  // There is one of each so far; a spec without them means these.
+  std::string network_class = "adm_unet";
+  std::string preconditioner = "edm";
+  v.choice("class", network_class, {"adm_unet"});
+  v.choice("preconditioner", preconditioner, {"edm"});
   v.integer("image_size", s.image_size, 1, 4096);
   v.integer("image_channels", s.image_channels, 1, 64);
   v.integer("pixel_unshuffle", s.pixel_unshuffle, 1, 64);
