@@ -133,7 +133,7 @@ void add_service_commands(CommandLine& line, Options& options) {
   submit->add_flag("--follow", options.submit.follow, "Show progress until the end; exit 7 if a job does not succeed");
 
   CLI::App* follow = line.add_remote(
-      "follow", "Show the progress of a pipeline that was submitted earlier", "  onestep follow digits-1\n",
+      "follow", "Show the progress of a pipeline that was submitted earlier", "  onestep follow digits-p1\n",
       [&](const Client& client) { return follow_submitted(client, options.pipeline, options.resume, line.json); });
   follow->add_option("pipeline", options.pipeline, "Id of the pipeline")->required();
   follow->add_flag("--resume", options.resume, "First resume its jobs that failed or were stopped");
@@ -186,7 +186,7 @@ void add_result_commands(CommandLine& line, Options& options) {
 
   CLI::App* report = line.add_remote(
       "report", "Write report.json and grid.png of a finished digits pipeline and print its table",
-      "  onestep report digits-1 --out demo-out\n  onestep report --out demo-out      (again, without a coordinator)\n",
+      "  onestep report digits-p1 --out demo-out\n  onestep report --out demo-out      (again, without a coordinator)\n",
       [&](const Client& client) {
         if (options.pipeline.empty()) {
           show_saved_report(options.out, line.json);

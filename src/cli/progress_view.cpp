@@ -137,13 +137,12 @@ void ProgressView::draw_block(const std::vector<json>& jobs) {
 
 void ProgressView::print_changes(const std::vector<json>& jobs) {
   for (const json& job : jobs) {
-    // Figures change all the time; what a job is doing changes seldom.
+    // Figures, and whom a job waits for, change all the time; what it is doing changes seldom.
     const std::string name = text_of(job, "name");
     const std::string state = text_of(job, "state");
     const std::string stage = text_of(progress_of(job), "stage");
     std::string key = state;
     key += '|' + stage + '|' + std::to_string(attempt_of(job));
-    if (state != "running") key += '|' + text_of(job, "reason");
     std::string& printed = printed_[name];
     if (printed == key) continue;
     printed = key;

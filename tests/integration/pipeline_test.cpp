@@ -44,7 +44,7 @@ TEST(SmokePipeline, ARestartedCoordinatorKnowsTheJobsAndReports) {
   const FinishedSmoke smoke = finished_smoke();
   const Service service(smoke.data);
   const TempFolder folder;
-  const ShellResult report = shell("onestep report digits-smoke-1 --out " + folder / "out" + " --url " + service.url());
+  const ShellResult report = shell("onestep report digits-smoke-p1 --out " + folder / "out" + " --url " + service.url());
   ASSERT_EQ(report.exit_status, 0) << report.error;
   EXPECT_THAT(report.output, HasSubstr("distilled, one step"));
   const nlohmann::json saved = nlohmann::json::parse(slurp(folder / "out/report.json"));
