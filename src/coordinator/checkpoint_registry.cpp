@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/run_folder.h"
 #include "coordinator/leases.h"
+#include "coordinator/message_fields.h"
 
 namespace onestep {
 namespace {
@@ -17,25 +18,7 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-template <class Value>
-Value field(const json& body, const char* key, bool (json::*is_type)() const noexcept,
-            const char* expected) {
-  const auto value = body.find(key);
-  if (value == body.end() || !((*value).*is_type)()) {
-    throw Error(ErrorCode::kCorrupt, std::string("checkpoint_committed message: field ") + key +
-                                         "; expected " + expected + ", found " +
-                                         (value == body.end() ? "nothing" : value->dump()));
-  }
-  return value->get<Value>();
-}
-
-std::int64_t integer(const json& body, const char* key) {
-  return field<std::int64_t>(body, key, &json::is_number_integer, "an integer");
-}
-
-std::string text(const json& body, const char* key) {
-  return field<std::string>(body, key, &json::is_string, "a text");
-}
+constexpr const char* kMessage = "checkpoint_committed";
 
 bool is_pinned(const std::string& folder) {
   const fs::path path(folder);
@@ -48,14 +31,14 @@ CheckpointRecord committed_checkpoint(const std::string& job, const std::string&
                                       const json& body, double now) {
   CheckpointRecord checkpoint;
   checkpoint.job = job;
-  checkpoint.attempt = static_cast<int>(integer(body, "attempt"));
-  checkpoint.iteration = integer(body, "iteration");
-  checkpoint.images = integer(body, "images");
-  checkpoint.bytes = integer(body, "bytes");
-  checkpoint.digest = text(body, "digest");
+  checkpoint.attempt = static_cast<int>(integer_field(body, kMessage, "attempt", 1, INT32_MAX));
+  checkpoint.iteration = integer_field(body, kMessage, "iteration", 0, INT64_MAX);
+  checkpoint.images = integer_field(body, kMessage, "images", 0, INT64_MAX);
+  checkpoint.bytes = integer_field(body, kMessage, "bytes", 0, INT64_MAX);
+  checkpoint.digest = text_field(body, kMessage, "digest");
   checkpoint.committed = now;
   const std::string expected = checkpoint_folder_name(checkpoint.iteration, checkpoint.attempt);
-  const std::string found = fs::path(text(body, "folder")).filename().string();
+  const std::string found = fs::path(text_field(body, kMessage, "folder")).filename().string();
   if (found != expected) {
     throw Error(ErrorCode::kCorrupt, "checkpoint_committed message: field folder; expected " +
                                          expected + ", found " + found);

@@ -1,4 +1,5 @@
-// The owner of all state: takes what REST, telemetry and launchers say, decides, writes it down, then acts.
+// The owner of all state: takes what REST, telemetry and launchers say, decides, writes it down,
+// then acts.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -24,9 +25,9 @@
 namespace onestep {
 
 struct CoordinatorOptions {
-  std::string data;                // absolute; made if missing
-  int slots = 1;                   // ranks that run at a time; a job that wants more runs alone
-  std::function<double()> clock;   // Unix seconds
+  std::string data;               // absolute; made if missing
+  int slots = 1;                  // ranks that run at a time; a job that wants more runs alone
+  std::function<double()> clock;  // Unix seconds
 };
 
 // What a rank says first.
@@ -72,16 +73,18 @@ struct MetricSeries {
   std::vector<MetricPoint> points;
 };
 
-// All methods are called from the one thread that runs the io_context. Every change is committed before the method returns.
-// A job's `id` may also be a bare name: the newest job of that name. Errors: kNotFound for an unknown job or pipeline.
+// All methods are called from the one thread that runs the io_context. Every change is committed
+// before the method returns. A job's `id` may also be a bare name: the newest job of that name.
+// Errors: kNotFound for an unknown job or pipeline.
 class Coordinator {
  public:
-  // Takes the folder's lock, opens its database and reconciles: attempts that still run are adopted, dead ones ended.
-  // Errors: kConflict when another coordinator has the folder; those of Store.
+  // Takes the folder's lock, opens its database and reconciles: attempts that still run are
+  // adopted, dead ones ended. Errors: kConflict when another coordinator has the folder; those of
+  // Store.
   Coordinator(CoordinatorOptions options, std::unique_ptr<Launcher> launcher);
 
-  // Sends a command to a rank of an attempt, rank -1: to all that are connected. Not connected: dropped (a rank that says
-  // hello later gets what is still due).
+  // Sends a command to a rank of an attempt, rank -1: to all that are connected. Not connected:
+  // dropped (a rank that says hello later gets what is still due).
   using Sender = std::function<void(const RankId& to, const Message& command)>;
   void set_sender(Sender sender) { sender_ = std::move(sender); }
 
@@ -101,27 +104,32 @@ class Coordinator {
   std::vector<MetricSeries> metrics(const std::string& id, const std::vector<std::string>& keys,
                                     std::int64_t max_points);
   std::vector<LeaseRecord> shards(const std::string& id);
-  [[nodiscard]] std::string run_folder(const std::string& job) const;  // takes a real id; need not exist yet
+  [[nodiscard]] std::string run_folder(
+      const std::string& job) const;  // takes a real id; need not exist yet
   // The spec as the worker gets it: "@name" replaced, output set.
   nlohmann::json worker_spec(const std::string& id);
 
   // --- telemetry ---
   HelloAnswer hello(const Hello& hello);
-  // Idempotent by (job, attempt, rank, sequence). Errors: none; what is wrong with a message is a refusal.
+  // Idempotent by (job, attempt, rank, sequence). Errors: none; what is wrong with a message is a
+  // refusal.
   MessageAnswer on_message(const RankId& from, const Message& message);
 
   // --- time ---
-  // Looks after launched processes, unblocks, schedules, starts. Every 200 ms or so, and after events if wanted.
-  // Errors: the first that the system's refusal (a full disk) led to; what could not be done is tried at the next tick.
+  // Looks after launched processes, unblocks, schedules, starts. Every 200 ms or so, and after
+  // events if wanted. Errors: the first that the system's refusal (a full disk) led to; what could
+  // not be done is tried at the next tick.
   void tick();
-  // Asks every running attempt to save and end; those jobs become interrupted. Nothing new is started afterwards.
+  // Asks every running attempt to save and end; those jobs become interrupted. Nothing new is
+  // started afterwards.
   void stop_all(const std::string& reason);
   // No attempt is alive.
   bool idle();
 
  private:
   JobRecord find_job(const std::string& id);
-  // Applies the event, with its reason, to the record and to the database (inside the caller's transaction).
+  // Applies the event, with its reason, to the record and to the database (inside the caller's
+  // transaction).
   void apply(JobRecord& job, JobEvent event, const std::string& reason);
 
   // Jobs and what they wait for.
@@ -132,7 +140,8 @@ class Coordinator {
 
   // Attempts.
   void reconcile();
-  std::optional<Error> watch_attempts();  // the first trouble met; it keeps no other job from going on
+  std::optional<Error>
+  watch_attempts();  // the first trouble met; it keeps no other job from going on
   void watch_attempt(const JobRecord& job);
   void enforce_stop(const JobRecord& job, const AttemptRecord& attempt);
   void end_attempt(JobRecord job, AttemptRecord attempt, const ProcessEnd& end);
@@ -166,11 +175,13 @@ class Coordinator {
   std::unique_ptr<Launcher> launcher_;
   Sender sender_;
   bool stopping_ = false;
-  // Progress that is not in the database yet: written once a second, so that a flood costs no fsync each.
+  // Progress that is not in the database yet: written once a second, so that a flood costs no fsync
+  // each.
   std::map<std::string, nlohmann::json> latest_progress_;
   std::vector<std::pair<std::string, MetricPoint>> pending_metrics_;
   double last_flush_ = 0;
-  // When the final state of a job's attempt came and when its mpirun was asked to end: what is left of it is then overdue.
+  // When the final state of a job's attempt came and when its mpirun was asked to end: what is left
+  // of it is then overdue.
   std::map<std::string, double> final_since_;
   std::map<std::string, double> terminated_at_;
   std::set<std::string> pins_due_;  // jobs whose pinned checkpoints may have changed

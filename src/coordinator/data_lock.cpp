@@ -31,8 +31,7 @@ DataLock::DataLock(const std::string& data) {
   }
 }
 
-DataLock::DataLock(DataLock&& other) noexcept
-    : descriptor_(std::exchange(other.descriptor_, -1)) {}
+DataLock::DataLock(DataLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 DataLock& DataLock::operator=(DataLock&& other) noexcept {
   std::swap(descriptor_, other.descriptor_);

@@ -5,7 +5,8 @@
 
 namespace onestep {
 
-// An advisory lock on <data>/coordinator.lock, held until destruction or the end of the process. Move-only.
+// An advisory lock on <data>/coordinator.lock, held until destruction or the end of the process.
+// Move-only.
 class DataLock {
  public:
   // Errors: kConflict when another process holds it; kIo.

@@ -37,12 +37,18 @@ constexpr std::array<std::pair<JobEvent, const char*>, 12> kEventNames = {{
 // What is possible while an attempt exists, whether or not its ranks have connected.
 std::optional<JobState> next_state_of_attempt(JobEvent event) {
   switch (event) {
-    case JobEvent::kStopRequested: return JobState::kStopping;
-    case JobEvent::kAttemptSucceeded: return JobState::kSucceeded;
-    case JobEvent::kAttemptRetried: return JobState::kQueued;
-    case JobEvent::kAttemptFailed: return JobState::kFailed;
-    case JobEvent::kAttemptStopped: return JobState::kInterrupted;
-    default: return std::nullopt;
+    case JobEvent::kStopRequested:
+      return JobState::kStopping;
+    case JobEvent::kAttemptSucceeded:
+      return JobState::kSucceeded;
+    case JobEvent::kAttemptRetried:
+      return JobState::kQueued;
+    case JobEvent::kAttemptFailed:
+      return JobState::kFailed;
+    case JobEvent::kAttemptStopped:
+      return JobState::kInterrupted;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -137,5 +143,7 @@ bool is_active(JobState state) {
   return state == JobState::kStarting || state == JobState::kRunning ||
          state == JobState::kStopping;
 }
+
+std::string attempt_name(int attempt) { return "attempt " + std::to_string(attempt); }
 
 }  // namespace onestep

@@ -8,12 +8,12 @@
 namespace onestep {
 
 enum class JobState {
-  kWaiting,      // for the jobs named in `after`
-  kBlocked,      // one of those failed or was cancelled; goes on when that one is resumed
-  kQueued,       // ready, for slots (or for the end of a restart delay)
-  kStarting,     // an attempt is launched, its rank 0 has not said hello
+  kWaiting,   // for the jobs named in `after`
+  kBlocked,   // one of those failed or was cancelled; goes on when that one is resumed
+  kQueued,    // ready, for slots (or for the end of a restart delay)
+  kStarting,  // an attempt is launched, its rank 0 has not said hello
   kRunning,
-  kStopping,     // asked to save and end
+  kStopping,  // asked to save and end
   kSucceeded,
   kFailed,
   kCancelled,    // may be resumed
@@ -28,10 +28,10 @@ enum class JobEvent {
   kConnected,          // its rank 0 said hello
   kStopRequested,      // by cancel, or because the coordinator ends
   kAttemptSucceeded,
-  kAttemptRetried,     // the attempt failed and another one is due
-  kAttemptFailed,      // the attempt failed and no other one is due
-  kAttemptStopped,     // it ended as asked; the job is interrupted
-  kCancelled,          // nothing runs (any more); the job is cancelled
+  kAttemptRetried,  // the attempt failed and another one is due
+  kAttemptFailed,   // the attempt failed and no other one is due
+  kAttemptStopped,  // it ended as asked; the job is interrupted
+  kCancelled,       // nothing runs (any more); the job is cancelled
   kResume,
 };
 
@@ -50,5 +50,8 @@ const std::vector<JobEvent>& all_job_events();
 bool is_terminal(JobState state);
 // Starting, running, stopping: an attempt of it is alive or being found dead.
 bool is_active(JobState state);
+
+// "attempt 3", for people.
+std::string attempt_name(int attempt);
 
 }  // namespace onestep

@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/shard_plan.h"
+#include "coordinator/message_fields.h"
 
 namespace onestep {
 namespace {
@@ -15,7 +16,8 @@ using nlohmann::json;
 constexpr const char* kPrefix = "pairs-";
 constexpr const char* kSuffix = ".h5";
 
-// As docs/formats.md names them; common/pair_file, which writes them, would bring HDF5 into the coordinator.
+// As docs/formats.md names them; common/pair_file, which writes them, would bring HDF5 into the
+// coordinator.
 std::string shard_file_name(std::int64_t shard) {
   char digits[32];
   std::snprintf(digits, sizeof digits, "%05lld", static_cast<long long>(shard));
@@ -50,33 +52,21 @@ std::vector<LeaseRecord> plan_with_leases(const GeneratePairsSpec& spec, int ran
   for (const Shard& shard : plan_shards(spec.count, spec.rows_per_shard, ranks)) {
     const LeaseRecord* lease = find(known, shard.index);
     plan.push_back(lease != nullptr ? *lease
-                                    : LeaseRecord{shard.index, shard.first, shard.count,
-                                                  shard.rank, 0, "released", ""});
+                                    : LeaseRecord{shard.index, shard.first, shard.count, shard.rank,
+                                                  0, "released", ""});
   }
   return plan;
 }
 
 LeaseRecord finished_shard(const GeneratePairsSpec& spec, int ranks, int attempt,
                            const json& body) {
-  const auto integer = [&](const char* key) {
-    const auto value = body.find(key);
-    if (value == body.end() || !value->is_number_integer()) {
-      throw Error(ErrorCode::kCorrupt, std::string("shard_done message: field ") + key +
-                                           "; expected an integer, found " +
-                                           (value == body.end() ? "nothing" : value->dump()));
-    }
-    return value->get<std::int64_t>();
-  };
-  const std::int64_t index = integer("index");
-  const std::int64_t first = integer("first");
-  const std::int64_t count = integer("count");
-  const auto sha256 = body.find("sha256");
-  if (sha256 == body.end() || !sha256->is_string()) {
-    throw Error(ErrorCode::kCorrupt, "shard_done message: field sha256; expected a text");
-  }
+  const std::int64_t index = integer_field(body, "shard_done", "index", 0, INT64_MAX);
+  const std::int64_t first = integer_field(body, "shard_done", "first", 0, INT64_MAX);
+  const std::int64_t count = integer_field(body, "shard_done", "count", 1, INT64_MAX);
+  const std::string sha256 = text_field(body, "shard_done", "sha256");
   for (const Shard& shard : plan_shards(spec.count, spec.rows_per_shard, ranks)) {
     if (shard.index != index || shard.first != first || shard.count != count) continue;
-    return {index, first, count, shard.rank, attempt, "done", sha256->get<std::string>()};
+    return {index, first, count, shard.rank, attempt, "done", sha256};
   }
   throw Error(ErrorCode::kCorrupt, "shard_done message: shard " + std::to_string(index) +
                                        " with rows " + std::to_string(first) + " + " +

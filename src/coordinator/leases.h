@@ -1,4 +1,5 @@
-// Who writes which shard of a pair set: leases granted from the shard plan, held by an attempt, ended by a finished shard.
+// Who writes which shard of a pair set: leases granted from the shard plan, held by an attempt,
+// ended by a finished shard.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -13,8 +14,9 @@
 
 namespace onestep {
 
-// The shards of the plan that `rank` has to write in this attempt: all of its own but those done whose file is (still)
-// there. To be put into the store as they are. Pure but for `file_exists(name in the run folder)`. Errors: those of plan_shards.
+// The shards of the plan that `rank` has to write in this attempt: all of its own but those done
+// whose file is (still) there. To be put into the store as they are. Pure but for `file_exists(name
+// in the run folder)`. Errors: those of plan_shards.
 std::vector<LeaseRecord> grant_leases(const GeneratePairsSpec& spec, int ranks, int rank,
                                       int attempt, const std::vector<LeaseRecord>& known,
                                       const std::function<bool(const std::string&)>& file_exists);
@@ -23,7 +25,8 @@ std::vector<LeaseRecord> grant_leases(const GeneratePairsSpec& spec, int ranks, 
 std::vector<LeaseRecord> plan_with_leases(const GeneratePairsSpec& spec, int ranks,
                                           const std::vector<LeaseRecord>& known);
 
-// The lease that a kShardDone message ends. Errors: kCorrupt when a field is missing or the shard is not in the plan.
+// The lease that a kShardDone message ends. Errors: kCorrupt when a field is missing or the shard
+// is not in the plan.
 LeaseRecord finished_shard(const GeneratePairsSpec& spec, int ranks, int attempt,
                            const nlohmann::json& body);
 

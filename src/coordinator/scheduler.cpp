@@ -28,8 +28,9 @@ class SlotQueue {
                              " > " + std::to_string(slots_) + ") and waits to run alone");
       }
       used_ = job.ranks;
-      return {job.id, true, "runs alone, oversubscribed: " + count(job.ranks, "rank") + " on " +
-                                count(slots_, "slot")};
+      return {job.id, true,
+              "runs alone, oversubscribed: " + count(job.ranks, "rank") + " on " +
+                  count(slots_, "slot")};
     }
     if (used_ + job.ranks > slots_) {
       return hold(job, "waits for " + count(job.ranks, "slot") + "; " +

@@ -17,7 +17,8 @@ namespace onestep {
                   (database != nullptr ? sqlite3_errmsg(database) : sqlite3_errstr(code)));
 }
 
-// One prepared statement, used once: bind in order with `<<`, then run() or step through rows, reading in order with `>>`.
+// One prepared statement, used once: bind in order with `<<`, then run() or step through rows,
+// reading in order with `>>`.
 class Statement {
  public:
   Statement(sqlite3* database, const char* sql) : database_(database), sql_(sql) {

@@ -202,10 +202,10 @@ Store::Store(const std::string& path) : database_(std::make_unique<Database>()) 
       if (statement.step()) statement >> version;
     }
     if (version > kSchemaVersion) {
-      throw Error(ErrorCode::kMismatch,
-                  path + ": schema version; expected at most " + std::to_string(kSchemaVersion) +
-                      ", found " + std::to_string(version) +
-                      "; the folder was used by a newer onestep-coordinator");
+      throw Error(ErrorCode::kMismatch, path + ": schema version; expected at most " +
+                                            std::to_string(kSchemaVersion) + ", found " +
+                                            std::to_string(version) +
+                                            "; the folder was used by a newer onestep-coordinator");
     }
     execute(handle, "PRAGMA journal_mode = WAL");
     execute(handle, "PRAGMA synchronous = FULL");

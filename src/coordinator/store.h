@@ -1,4 +1,5 @@
-// The coordinator's memory: pipelines, jobs, attempts, checkpoints, metrics, leases in one SQLite file.
+// The coordinator's memory: pipelines, jobs, attempts, checkpoints, metrics, leases in one SQLite
+// file.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -17,23 +18,23 @@ namespace onestep {
 
 struct PipelineRecord {
   std::int64_t number = 0;
-  std::string id;    // "<name>-p<number>"
+  std::string id;  // "<name>-p<number>"
   std::string name;
   double created = 0;
   std::vector<std::string> jobs;  // ids in the file's order, without the automatic evaluations
 };
 
 struct JobRecord {
-  std::int64_t number = 0;        // ascending over the data folder
-  std::string id;                 // "<name>-<number>"
+  std::int64_t number = 0;  // ascending over the data folder
+  std::string id;           // "<name>-<number>"
   std::string name;
   std::string kind;
-  std::string pipeline;           // id
-  std::string parent;             // the distill job that an automatic evaluation belongs to, else ""
+  std::string pipeline;  // id
+  std::string parent;    // the distill job that an automatic evaluation belongs to, else ""
   std::int64_t parent_iteration = 0;  // the checkpoint it evaluates
   int ranks = 1;
-  std::vector<std::string> after;     // ids
-  nlohmann::json spec;            // as submitted and resolved; "@name" still in it
+  std::vector<std::string> after;  // ids
+  nlohmann::json spec;             // as submitted and resolved; "@name" still in it
   JobState state = JobState::kWaiting;
   std::string reason;             // why it is in that state, for people
   int attempts = 0;               // started so far; the current attempt's number
@@ -42,29 +43,30 @@ struct JobRecord {
   bool cancel_requested = false;  // while stopping: ends as cancelled, not as interrupted
   double stop_requested = 0;      // when
   double created = 0;
-  double started = 0;             // first attempt
+  double started = 0;  // first attempt
   double ended = 0;
-  std::string digest;             // of what it made, once succeeded
-  nlohmann::json outcome;         // JobOutcome of the last ended attempt; null if none
-  nlohmann::json progress;        // body of the last kProgress (may be a second behind); null if none
+  std::string digest;       // of what it made, once succeeded
+  nlohmann::json outcome;   // JobOutcome of the last ended attempt; null if none
+  nlohmann::json progress;  // body of the last kProgress (may be a second behind); null if none
 };
 
 struct AttemptRecord {
   std::string job;
   int number = 0;
-  std::string state;              // "starting", "running", then "succeeded", "failed", "interrupted", "cancelled"
+  std::string
+      state;  // "starting", "running", then "succeeded", "failed", "interrupted", "cancelled"
   std::string reason;
-  std::int64_t pid = 0;           // of mpirun; 0 until the launcher has answered
-  std::int64_t start_time = 0;    // of that process, in clock ticks since boot
+  std::int64_t pid = 0;         // of mpirun; 0 until the launcher has answered
+  std::int64_t start_time = 0;  // of that process, in clock ticks since boot
   double started = 0;
   double ended = 0;
-  std::int64_t progress_mark = 0; // progress of the job when the attempt started
-  nlohmann::json outcome;         // JobOutcome told by kFinalState; null if not told
+  std::int64_t progress_mark = 0;  // progress of the job when the attempt started
+  nlohmann::json outcome;          // JobOutcome told by kFinalState; null if not told
 };
 
 struct CheckpointRecord {
   std::string job;
-  std::string folder;             // absolute
+  std::string folder;  // absolute
   int attempt = 0;
   std::int64_t iteration = 0;
   std::int64_t images = 0;
@@ -90,23 +92,23 @@ struct LeaseRecord {
   std::int64_t first = 0;
   std::int64_t count = 0;
   int rank = 0;
-  int attempt = 0;                // that holds or finished it; 0: released
-  std::string state;              // "released", "leased", "done"
-  std::string sha256;             // once done
+  int attempt = 0;     // that holds or finished it; 0: released
+  std::string state;   // "released", "leased", "done"
+  std::string sha256;  // once done
 };
 
 struct JobFilter {
   std::optional<JobState> state;
-  std::string pipeline;           // id; "": any
-  std::string name;               // "": any
-  std::string parent;             // id; "": any
-  std::int64_t after = 0;         // number; only larger ones: the last one of the previous page
-  std::int64_t limit = 0;         // 0: all
+  std::string pipeline;    // id; "": any
+  std::string name;        // "": any
+  std::string parent;      // id; "": any
+  std::int64_t after = 0;  // number; only larger ones: the last one of the previous page
+  std::int64_t limit = 0;  // 0: all
 };
 
-// Move-only; one thread. Every change is inside a transaction: `auto t = store.begin(); ...; t.commit();`, durable when
-// commit() returns (WAL, synchronous=FULL). Errors of all methods: kIo with SQLite's message; kCorrupt for a file that is no
-// database of this version.
+// Move-only; one thread. Every change is inside a transaction: `auto t = store.begin(); ...;
+// t.commit();`, durable when commit() returns (WAL, synchronous=FULL). Errors of all methods: kIo
+// with SQLite's message; kCorrupt for a file that is no database of this version.
 class Store {
  public:
   static constexpr int kSchemaVersion = 1;
@@ -139,7 +141,7 @@ class Store {
   std::optional<PipelineRecord> pipeline(const std::string& id);
 
   void insert_job(const JobRecord& job);
-  void update_job(const JobRecord& job);                 // all but number, id, name, spec, dependencies
+  void update_job(const JobRecord& job);  // all but number, id, name, spec, dependencies
   std::optional<JobRecord> job(const std::string& id);
   std::optional<JobRecord> newest_job_named(const std::string& name);
   std::vector<JobRecord> jobs(const JobFilter& filter);  // by number, ascending
@@ -152,10 +154,11 @@ class Store {
 
   // False: that folder of that job is known already, nothing changed.
   bool insert_checkpoint(const CheckpointRecord& checkpoint);
-  void update_checkpoint(const CheckpointRecord& checkpoint);  // frechet, best
+  void update_checkpoint(const CheckpointRecord& checkpoint);         // frechet, best
   std::vector<CheckpointRecord> checkpoints(const std::string& job);  // by iteration, then attempt
 
-  // A point of the same key, stage and iteration is replaced: a resumed attempt overwrites what it repeats.
+  // A point of the same key, stage and iteration is replaced: a resumed attempt overwrites what it
+  // repeats.
   void insert_metric(const std::string& job, const MetricPoint& point);
   // In the order in which they were reported; keys empty: all.
   std::vector<MetricPoint> metrics(const std::string& job, const std::vector<std::string>& keys);
@@ -164,7 +167,7 @@ class Store {
   bool remember_message(const std::string& job, int attempt, int rank, std::uint64_t sequence);
 
   void put_lease(const std::string& job, const LeaseRecord& lease);
-  std::vector<LeaseRecord> leases(const std::string& job);  // by shard
+  std::vector<LeaseRecord> leases(const std::string& job);   // by shard
   void release_leases(const std::string& job, int attempt);  // those not done
 
  private:

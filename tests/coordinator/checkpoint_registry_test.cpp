@@ -49,9 +49,9 @@ CheckpointRecord evaluated(std::int64_t iteration, std::optional<double> frechet
 }
 
 TEST(CheckpointRegistry, TakesACommittedCheckpointOfTheRunFolderOnly) {
-  const json good = {{"attempt", 2},  {"iteration", 300}, {"images", 38400},
-                     {"folder", "/elsewhere/run/checkpoints/00000300-a2"},
-                     {"digest", "d"}, {"bytes", 12}};
+  const json good = {{"attempt", 2},    {"iteration", 300},
+                     {"images", 38400}, {"folder", "/elsewhere/run/checkpoints/00000300-a2"},
+                     {"digest", "d"},   {"bytes", 12}};
   const CheckpointRecord checkpoint = committed_checkpoint("distill-4", "/data/run", good, 5.0);
   EXPECT_EQ(checkpoint.folder, checkpoints_folder("/data/run") + "/00000300-a2");
   EXPECT_EQ(checkpoint.iteration, 300);
@@ -129,12 +129,12 @@ TEST(CheckpointRegistry, AnEvaluationIsAJobThatTheWorkerUnderstands) {
 }
 
 TEST(CheckpointRegistry, FiguresBecomeMetricsOfTheParent) {
-  const std::vector<MetricPoint> points = evaluation_metrics(
-      {{"frechet", 2.5},
-       {"class_accuracy", 0.97},
-       {"panel", "comparison.png"},
-       {"broken", std::numeric_limits<double>::quiet_NaN()}},
-      evaluated(300, std::nullopt));
+  const std::vector<MetricPoint> points =
+      evaluation_metrics({{"frechet", 2.5},
+                          {"class_accuracy", 0.97},
+                          {"panel", "comparison.png"},
+                          {"broken", std::numeric_limits<double>::quiet_NaN()}},
+                         evaluated(300, std::nullopt));
   ASSERT_EQ(points.size(), 2U);
   EXPECT_EQ(points[0].key, "eval.class_accuracy");
   EXPECT_EQ(points[1].key, "eval.frechet");

@@ -1,4 +1,5 @@
-// The coordinator with processes and a clock that the tests make up; what it writes to disk is real.
+// The coordinator with processes and a clock that the tests make up; what it writes to disk is
+// real.
 #include "coordinator/coordinator.h"
 
 #include <gmock/gmock.h>
@@ -95,9 +96,10 @@ class FakeLauncher : public Launcher {
 
 const json kDetector = {
     {"name", "detector"}, {"kind", "train_detector"}, {"dataset", {{"path", "digits.h5"}}}};
-const json kTeacher = {{"name", "teacher"}, {"kind", "train_teacher"}, {"dataset", {{"path", "digits.h5"}}}};
-const json kPairs = {{"name", "pairs"},      {"kind", "generate_pairs"}, {"teacher", "@teacher"},
-                     {"count", 500},         {"rows_per_shard", 125},    {"batch", 125},
+const json kTeacher = {
+    {"name", "teacher"}, {"kind", "train_teacher"}, {"dataset", {{"path", "digits.h5"}}}};
+const json kPairs = {{"name", "pairs"}, {"kind", "generate_pairs"}, {"teacher", "@teacher"},
+                     {"count", 500},    {"rows_per_shard", 125},    {"batch", 125},
                      {"ranks", 2}};
 const json kDistill = {
     {"name", "distill"},
@@ -114,7 +116,8 @@ class CoordinatorTest : public testing::Test {
   // Kills the coordinator, as it were, and starts it again.
   void restart() {
     coordinator_.reset();
-    coordinator_ = std::make_unique<Coordinator>(options(), std::make_unique<FakeLauncher>(machine_));
+    coordinator_ =
+        std::make_unique<Coordinator>(options(), std::make_unique<FakeLauncher>(machine_));
     coordinator_->set_sender([this](const RankId& to, const Message& command) {
       sent_.push_back(to.job + " a" + std::to_string(to.attempt) + " " +
                       std::to_string(static_cast<int>(command.type)));
@@ -147,8 +150,8 @@ class CoordinatorTest : public testing::Test {
   MessageAnswer tell(const RankId& from, MessageType type, json body, std::uint64_t sequence = 0) {
     return coordinator_->on_message(from, {type, sequence, std::move(body)});
   }
-  JobOutcome outcome(const std::string& id, const std::string& state, ErrorCode code = ErrorCode::kInternal,
-                     const json& result = json::object()) {
+  JobOutcome outcome(const std::string& id, const std::string& state,
+                     ErrorCode code = ErrorCode::kInternal, const json& result = json::object()) {
     JobOutcome outcome;
     outcome.name = job(id).name;
     outcome.kind = job(id).kind;
@@ -167,7 +170,9 @@ class CoordinatorTest : public testing::Test {
     machine_.of(id, attempt).end = ProcessEnd{outcome.state != "failed", "mpirun ended"};
     tick();
   }
-  void succeed(const std::string& id, int attempt = 1) { end(id, attempt, outcome(id, "succeeded")); }
+  void succeed(const std::string& id, int attempt = 1) {
+    end(id, attempt, outcome(id, "succeeded"));
+  }
   void die(const std::string& id, int attempt) {
     machine_.of(id, attempt).end = ProcessEnd{false, "mpirun ended by signal 9 (Killed)"};
     tick();
@@ -185,8 +190,12 @@ class CoordinatorTest : public testing::Test {
     manifest.config = json::object();
     manifest.state = json::object();
     write_checkpoint_manifest(folder, manifest);
-    return {{"attempt", attempt}, {"iteration", iteration},          {"images", iteration * 128},
-            {"folder", folder},   {"digest", checkpoint_digest(folder)}, {"bytes", 0}};
+    return {{"attempt", attempt},
+            {"iteration", iteration},
+            {"images", iteration * 128},
+            {"folder", folder},
+            {"digest", checkpoint_digest(folder)},
+            {"bytes", 0}};
   }
   // A distill job that runs in its first attempt, everything before it done.
   std::string run_distill() {
@@ -416,7 +425,8 @@ TEST_F(CoordinatorTest, AFullDiskHoldsUpOneJobUntilThereIsRoomAgain) {
   submit({kDetector, kTeacher});
   tick();
   set_fault_hook_for_tests([&](const char* call, const std::string& path) {
-    const bool hit = std::string(call) == "write" && path.find("detector-1/outcome") != std::string::npos;
+    const bool hit =
+        std::string(call) == "write" && path.find("detector-1/outcome") != std::string::npos;
     return hit ? ENOSPC : 0;
   });
   machine_.of("detector-1", 1).end = ProcessEnd{false, "mpirun ended by signal 9 (Killed)"};
@@ -640,9 +650,10 @@ TEST_F(CoordinatorTest, StaleAndUnknownSendersAreFenced) {
   EXPECT_EQ(code(hello("teacher-1", 1)), "conflict") << "it has ended";
   tick(1);
   EXPECT_EQ(code(hello("teacher-1", 1)), "conflict") << "attempt 2 is the current one";
-  EXPECT_EQ(code(tell({"teacher-1", 1, 0}, MessageType::kFinalState,
-                      {{"attempt", 1}, {"outcome", to_json(outcome("teacher-1", "succeeded"))}}, 1)),
-            "conflict");
+  EXPECT_EQ(
+      code(tell({"teacher-1", 1, 0}, MessageType::kFinalState,
+                {{"attempt", 1}, {"outcome", to_json(outcome("teacher-1", "succeeded"))}}, 1)),
+      "conflict");
   EXPECT_EQ(code(tell({"teacher-1", 1, 0}, MessageType::kProgress, {}, 0)), "conflict");
   EXPECT_EQ(state("teacher-1"), "starting");
 }
@@ -657,7 +668,8 @@ TEST_F(CoordinatorTest, FactsOfAnEarlierAttemptAreRecordedWithoutChangingTheJob)
   checkpoint.update({{"origin_attempt", 1}, {"origin_rank", 0}, {"origin_sequence", 1}});
   json final = {{"attempt", 1}, {"outcome", to_json(outcome("teacher-1", "succeeded"))}};
   final.update({{"origin_attempt", 1}, {"origin_rank", 0}, {"origin_sequence", 2}});
-  EXPECT_EQ(tell({"teacher-1", 2, 0}, MessageType::kCheckpointCommitted, checkpoint, 1).acknowledge, 1U);
+  EXPECT_EQ(tell({"teacher-1", 2, 0}, MessageType::kCheckpointCommitted, checkpoint, 1).acknowledge,
+            1U);
   EXPECT_EQ(tell({"teacher-1", 2, 0}, MessageType::kFinalState, final, 2).acknowledge, 2U);
   EXPECT_THAT(coordinator_->checkpoints("teacher-1"), SizeIs(1));
   EXPECT_EQ(state("teacher-1"), "running");
@@ -666,7 +678,9 @@ TEST_F(CoordinatorTest, FactsOfAnEarlierAttemptAreRecordedWithoutChangingTheJob)
   EXPECT_FALSE(machine_.of("teacher-1", 2).terminated) << "the old end is not this attempt's";
   // Sequence 1 of attempt 2 itself is another message than sequence 1 of attempt 1.
   EXPECT_EQ(tell({"teacher-1", 2, 0}, MessageType::kCheckpointCommitted,
-                 write_checkpoint("teacher-1", 20, 2), 1).acknowledge, 1U);
+                 write_checkpoint("teacher-1", 20, 2), 1)
+                .acknowledge,
+            1U);
   EXPECT_THAT(coordinator_->checkpoints("teacher-1"), SizeIs(2));
 }
 
@@ -674,7 +688,8 @@ TEST_F(CoordinatorTest, AMessageTwiceIsStoredOnceAndAcknowledgedTwice) {
   run_distill();
   const json body = write_checkpoint("distill-4", 50, 1);
   for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(tell({"distill-4", 1, 0}, MessageType::kCheckpointCommitted, body, 7).acknowledge, 7U);
+    EXPECT_EQ(tell({"distill-4", 1, 0}, MessageType::kCheckpointCommitted, body, 7).acknowledge,
+              7U);
   }
   // The same fact under another number: its acknowledgement was lost and the worker restarted.
   EXPECT_EQ(tell({"distill-4", 1, 0}, MessageType::kCheckpointCommitted, body, 8).acknowledge, 8U);
@@ -701,8 +716,9 @@ TEST_F(CoordinatorTest, MalformedMessagesAreRefusedAndStoreNothing) {
                    {{"attempt", 1}, {"index", 0}, {"first", 0}, {"count", 1}, {"sha256", "x"}}, 1)
                   .refusal);
   EXPECT_TRUE(tell(rank, MessageType::kProgress, {{"iteration", -1}}).refusal);
-  EXPECT_TRUE(tell(rank, MessageType::kProgress,
-                   {{"stage", "\xff\xfe"}, {"iteration", 1}, {"images", 1}}).refusal);
+  EXPECT_TRUE(
+      tell(rank, MessageType::kProgress, {{"stage", "\xff\xfe"}, {"iteration", 1}, {"images", 1}})
+          .refusal);
   EXPECT_TRUE(tell(rank, MessageType::kLeaseRequest, {}).refusal);
   EXPECT_TRUE(tell(rank, MessageType::kWelcome, {}).refusal);
   EXPECT_THAT(coordinator_->checkpoints("teacher-1"), IsEmpty());
@@ -723,8 +739,9 @@ TEST_F(CoordinatorTest, ProgressBecomesMetricsThatSurviveARestart) {
                        {"images_total", 128000},
                        {"images_per_second", 500.0},
                        {"seconds_left", 3.0},
-                       {"metrics", {{"loss", iteration == 500 ? 9.0 : 1.0 / static_cast<double>(iteration)},
-                                    {"gap", std::nan("")}}}};
+                       {"metrics",
+                        {{"loss", iteration == 500 ? 9.0 : 1.0 / static_cast<double>(iteration)},
+                         {"gap", std::nan("")}}}};
     EXPECT_FALSE(tell({"teacher-1", 1, 0}, MessageType::kProgress, body).refusal);
   }
   EXPECT_EQ(job("teacher-1").progress["iteration"], 1000) << "shown before it is in the database";
@@ -787,8 +804,10 @@ TEST_F(CoordinatorTest, EachCheckpointIsEvaluatedBesideTheRun) {
   EXPECT_EQ(state(evaluation.id), "starting");
   EXPECT_TRUE(machine_.of(evaluation.id, 1).request.background);
   EXPECT_EQ(coordinator_->worker_spec(evaluation.id)["model"], checkpoint);
-  EXPECT_EQ(coordinator_->worker_spec(evaluation.id)["detector"], coordinator_->run_folder("detector-1"));
-  EXPECT_THAT(coordinator_->pipeline("digits-p1").jobs, SizeIs(4)) << "not among the pipeline's jobs";
+  EXPECT_EQ(coordinator_->worker_spec(evaluation.id)["detector"],
+            coordinator_->run_folder("detector-1"));
+  EXPECT_THAT(coordinator_->pipeline("digits-p1").jobs, SizeIs(4))
+      << "not among the pipeline's jobs";
 
   hello(evaluation.id, 1);
   end(evaluation.id, 1,
@@ -820,7 +839,8 @@ TEST_F(CoordinatorTest, CheckpointsArePinnedWhileTheyWaitAndTheBestStays) {
     tick();
   };
   finish("distill-eval-50", 2.0);
-  EXPECT_THAT(pinned(), ElementsAre("00000050-a1", "00000100-a1")) << "the best, and one that waits";
+  EXPECT_THAT(pinned(), ElementsAre("00000050-a1", "00000100-a1"))
+      << "the best, and one that waits";
   finish("distill-eval-100", 3.0);
   EXPECT_THAT(pinned(), ElementsAre("00000050-a1"));
   commit_checkpoint("distill-4", 150, 3);
@@ -833,7 +853,8 @@ TEST_F(CoordinatorTest, OneEvaluationRunsAndNoMoreThanTwoWait) {
   run_distill();
   commit_checkpoint("distill-4", 50, 1);
   tick();
-  for (std::uint64_t i = 2; i <= 5; ++i) commit_checkpoint("distill-4", static_cast<std::int64_t>(i) * 50, i);
+  for (std::uint64_t i = 2; i <= 5; ++i)
+    commit_checkpoint("distill-4", static_cast<std::int64_t>(i) * 50, i);
   tick();
   EXPECT_EQ(state("distill-eval-50"), "starting");
   EXPECT_EQ(state("distill-eval-100"), "cancelled");
@@ -881,7 +902,9 @@ TEST_F(CoordinatorTest, ACheckpointThatNoMessageToldIsFoundAtTheEndAndEvaluatedO
   // Attempt 2 commits iteration 100 again: the same weights, not evaluated twice.
   EXPECT_FALSE(hello("distill-4", 2).refusal);
   EXPECT_EQ(tell({"distill-4", 2, 0}, MessageType::kCheckpointCommitted,
-                 write_checkpoint("distill-4", 100, 2), 1).acknowledge, 1U);
+                 write_checkpoint("distill-4", 100, 2), 1)
+                .acknowledge,
+            1U);
   JobFilter evaluations;
   evaluations.parent = "distill-4";
   EXPECT_THAT(coordinator_->jobs(evaluations), SizeIs(2));

@@ -8,23 +8,23 @@
 namespace onestep {
 
 struct LaunchRequest {
-  std::string job;                // id
+  std::string job;  // id
   int attempt = 0;
   int ranks = 1;
-  std::string run_folder;         // job.json is in it
-  std::string coordinator_file;   // workers find the telemetry listener through it
-  bool background = false;        // an evaluation beside a full host: lower priority
+  std::string run_folder;        // job.json is in it
+  std::string coordinator_file;  // workers find the telemetry listener through it
+  bool background = false;       // an evaluation beside a full host: lower priority
 };
 
 // A process that can be found again by a coordinator that was restarted.
 struct ProcessIdentity {
   std::int64_t pid = 0;
-  std::int64_t start_time = 0;    // field 22 of /proc/PID/stat
+  std::int64_t start_time = 0;  // field 22 of /proc/PID/stat
 };
 
 struct ProcessEnd {
-  bool clean = false;             // exit status 0
-  std::string description;        // "mpirun ended by signal 9 (Killed)", for people
+  bool clean = false;       // exit status 0
+  std::string description;  // "mpirun ended by signal 9 (Killed)", for people
 };
 
 // One thread (the coordinator's).

@@ -124,7 +124,8 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   ::dup2(input, 0);
   ::dup2(output, 1);
   ::dup2(output, 2);
-  // Nothing else is inherited: a listening port or the folder's lock must not outlive the coordinator.
+  // Nothing else is inherited: a listening port or the folder's lock must not outlive the
+  // coordinator.
   if (::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
     const int limit = static_cast<int>(std::min(::sysconf(_SC_OPEN_MAX), 65536L));
     for (int descriptor = 3; descriptor < limit; ++descriptor) {
@@ -174,7 +175,7 @@ std::string worker_beside_this_program() {
 }
 
 std::vector<std::string> allowed_environment(const std::vector<std::string>& source) {
-  static constexpr std::array kNames = {"PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH",
+  static constexpr std::array kNames = {"PATH",  "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH",
                                         "TMPDIR"};
   static constexpr std::array kPrefixes = {"ONESTEP_", "OMPI_MCA_", "OMPI_ALLOW_"};
   std::vector<std::string> allowed;
@@ -224,8 +225,8 @@ ProcessIdentity LocalMpirun::launch(const LaunchRequest& request) {
   const Descriptor output(open_or_throw(log_path, O_WRONLY | O_CREAT | O_APPEND));
   std::array<int, 2> report{};
   if (::pipe2(report.data(), O_CLOEXEC) != 0) {
-    throw Error(ErrorCode::kIo, std::string("launching ") + request.job + ": pipe failed; " +
-                                    std::strerror(errno));
+    throw Error(ErrorCode::kIo,
+                std::string("launching ") + request.job + ": pipe failed; " + std::strerror(errno));
   }
   const Descriptor report_read(report[0]);
   Descriptor report_write(report[1]);
@@ -234,8 +235,8 @@ ProcessIdentity LocalMpirun::launch(const LaunchRequest& request) {
 
   const pid_t pid = ::fork();
   if (pid < 0) {
-    throw Error(ErrorCode::kIo, std::string("launching ") + request.job + ": fork failed; " +
-                                    std::strerror(errno));
+    throw Error(ErrorCode::kIo,
+                std::string("launching ") + request.job + ": fork failed; " + std::strerror(errno));
   }
   if (pid == 0) {
     become(argv.data(), envp.data(), input.get(), output.get(), request.background,

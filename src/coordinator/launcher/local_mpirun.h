@@ -10,24 +10,25 @@
 namespace onestep {
 
 struct LocalMpirunOptions {
-  std::string worker;              // absolute path of onestep-worker
-  std::string mpirun = "mpirun";   // searched in PATH
-  int cores = 1;                   // more ranks than this yield while they wait
+  std::string worker;             // absolute path of onestep-worker
+  std::string mpirun = "mpirun";  // searched in PATH
+  int cores = 1;                  // more ranks than this yield while they wait
 };
 
 // The worker program that lies beside the running program.
 std::string worker_beside_this_program();
 
-// `source` (KEY=value each) cut down to what workers may see: PATH, HOME, LANG, LC_ALL, LD_LIBRARY_PATH, TMPDIR,
-// ONESTEP_*, OMPI_MCA_*, OMPI_ALLOW_*.
+// `source` (KEY=value each) cut down to what workers may see: PATH, HOME, LANG, LC_ALL,
+// LD_LIBRARY_PATH, TMPDIR, ONESTEP_*, OMPI_MCA_*, OMPI_ALLOW_*.
 std::vector<std::string> allowed_environment(const std::vector<std::string>& source);
 
-// mpirun outlives the coordinator; it writes to a log file, never to a pipe. Every process of an attempt carries
-// ONESTEP_ATTEMPT_ID=<run folder>#<attempt> in its environment: ranks lead process groups of their own, so this is how those
-// are found whose mpirun is gone.
+// mpirun outlives the coordinator; it writes to a log file, never to a pipe. Every process of an
+// attempt carries ONESTEP_ATTEMPT_ID=<run folder>#<attempt> in its environment: ranks lead process
+// groups of their own, so this is how those are found whose mpirun is gone.
 class LocalMpirun : public Launcher {
  public:
-  // Becomes the parent of orphaned ranks, so that none stays a zombie. Reaps all children of this program.
+  // Becomes the parent of orphaned ranks, so that none stays a zombie. Reaps all children of this
+  // program.
   explicit LocalMpirun(LocalMpirunOptions options);
 
   ProcessIdentity launch(const LaunchRequest& request) override;
@@ -43,8 +44,8 @@ class LocalMpirun : public Launcher {
   void reap();
 
   LocalMpirunOptions options_;
-  std::map<std::int64_t, ProcessIdentity> children_;      // by pid
-  std::map<std::int64_t, ProcessEnd> ends_;               // of children, by pid
+  std::map<std::int64_t, ProcessIdentity> children_;  // by pid
+  std::map<std::int64_t, ProcessEnd> ends_;           // of children, by pid
 };
 
 }  // namespace onestep

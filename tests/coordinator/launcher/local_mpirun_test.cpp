@@ -43,16 +43,15 @@ bool is_running(std::int64_t pid) {
   return name_end != std::string::npos && text.at(name_end + 2) != 'Z';
 }
 
-// A shell script stands in for mpirun; it finds the run folder in its arguments: $9 is the job file.
+// A shell script stands in for mpirun; it finds the run folder in its arguments: $9 is the job
+// file.
 class LocalMpirunTest : public testing::Test {
  protected:
   void SetUp() override {
     std::filesystem::create_directories(run_ + "/logs");
     script("worker", "exit 0");
   }
-  void TearDown() override {
-    launcher("exit 0").kill_all(request());
-  }
+  void TearDown() override { launcher("exit 0").kill_all(request()); }
 
   std::string script(const std::string& name, const std::string& body) {
     const std::string path = folder_ / name;
@@ -93,8 +92,8 @@ TEST_F(LocalMpirunTest, GivesTheArgumentsOneByOneAndNoShell) {
   const ProcessEnd end = wait_for_end(mpirun, mpirun.launch(odd));
   EXPECT_TRUE(end.clean) << end.description;
   EXPECT_EQ(slurp(run_ + "/arguments"),
-            "--allow-run-as-root\n--oversubscribe\n--bind-to\nnone\n-n\n2\n" + (folder_ / "worker") +
-                "\n" + job_file(run_) +
+            "--allow-run-as-root\n--oversubscribe\n--bind-to\nnone\n-n\n2\n" +
+                (folder_ / "worker") + "\n" + job_file(run_) +
                 "\n--job-id\ndistill-4\n--attempt\n3\n--coordinator\n" + odd.coordinator_file +
                 "\n");
 }
@@ -180,7 +179,8 @@ TEST_F(LocalMpirunTest, MissingProgramsAreNamed) {
 
 TEST_F(LocalMpirunTest, AnotherLauncherFindsAndWatchesWhatRuns) {
   // As a coordinator that was killed and started again: the process is not its child.
-  LocalMpirun first = launcher("trap '' HUP; touch $RUN/up; while [ ! -e $RUN/go ]; do sleep 0.02; done");
+  LocalMpirun first =
+      launcher("trap '' HUP; touch $RUN/up; while [ ! -e $RUN/go ]; do sleep 0.02; done");
   const ProcessIdentity process = first.launch(request());
   ASSERT_TRUE(eventually([&] { return std::filesystem::exists(run_ + "/up"); }));
   LocalMpirunOptions options;
@@ -221,7 +221,8 @@ TEST_F(LocalMpirunTest, RanksLeftBehindAreKilledWhateverTheirGroupAndSession) {
 
 TEST_F(LocalMpirunTest, TerminateAsksPolitely) {
   LocalMpirun mpirun = launcher(
-      "trap 'echo saved > $RUN/saved; exit 9' TERM; touch $RUN/up; while true; do sleep 0.02; done");
+      "trap 'echo saved > $RUN/saved; exit 9' TERM; touch $RUN/up; while true; do sleep 0.02; "
+      "done");
   const ProcessIdentity process = mpirun.launch(request());
   ASSERT_TRUE(eventually([&] { return std::filesystem::exists(run_ + "/up"); }));
   mpirun.terminate(process);

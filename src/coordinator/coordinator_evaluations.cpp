@@ -1,0 +1,101 @@
+// Committed checkpoints of a coordinator's jobs and the automatic evaluations beside the runs.
+#include "coordinator/coordinator.h"
+
+#include "common/log.h"
+#include "coordinator/checkpoint_registry.h"
+
+namespace onestep {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kMaxWaitingEvaluations = 2;
+
+JobFilter evaluations_of(const std::string& parent) {
+  JobFilter filter;
+  filter.parent = parent;
+  return filter;
+}
+
+}  // namespace
+
+void Coordinator::checkpoint_committed(const JobRecord& job, const CheckpointRecord& checkpoint) {
+  if (!store_.insert_checkpoint(checkpoint)) return;
+  log_info(job.id + ": checkpoint at iteration " + std::to_string(checkpoint.iteration));
+  if (job.kind == "distill") schedule_evaluation(job, checkpoint);
+}
+
+void Coordinator::schedule_evaluation(const JobRecord& job, const CheckpointRecord& checkpoint) {
+  const JobSpec distill = resolved_spec(job);
+  if (std::get<DistillSpec>(distill.options).evaluation.detector.empty()) return;
+  for (const JobRecord& known : store_.jobs(evaluations_of(job.id))) {
+    // Another attempt's checkpoint of the same iteration holds the same weights.
+    const bool useless = known.state == JobState::kFailed || known.state == JobState::kCancelled;
+    if (known.parent_iteration == checkpoint.iteration && !useless) return;
+  }
+  const JobSpec spec = evaluation_spec(distill, checkpoint);
+  JobRecord evaluation;
+  evaluation.number = store_.next_job_number();
+  evaluation.name = spec.name;
+  evaluation.id = spec.name + "-" + std::to_string(evaluation.number);
+  evaluation.kind = spec.kind;
+  evaluation.pipeline = job.pipeline;
+  evaluation.parent = job.id;
+  evaluation.parent_iteration = checkpoint.iteration;
+  evaluation.ranks = spec.ranks;
+  evaluation.spec = to_json(spec);
+  evaluation.reason = "checkpoint committed";
+  evaluation.created = options_.clock();
+  store_.insert_job(evaluation);
+  apply(evaluation, JobEvent::kDependenciesMet, "ready");
+  trim_evaluations(job.id, kMaxWaitingEvaluations,
+                   "skipped: newer checkpoints wait for their evaluation");
+  pins_due_.insert(job.id);
+}
+
+void Coordinator::trim_evaluations(const std::string& parent, std::size_t keep,
+                                   const std::string& reason) {
+  std::vector<JobRecord> waiting;
+  for (const JobRecord& job : store_.jobs(evaluations_of(parent))) {
+    if (job.state != JobState::kQueued) continue;
+    if (job.attempts == 0 || keep == 0) waiting.push_back(job);
+  }
+  for (std::size_t i = 0; i + keep < waiting.size(); ++i) {
+    waiting[i].ended = options_.clock();
+    apply(waiting[i], JobEvent::kCancelled, reason);
+  }
+  if (!waiting.empty()) pins_due_.insert(parent);
+}
+
+void Coordinator::record_evaluation(const JobRecord& evaluation) {
+  const json result = evaluation.outcome.value("result", json::object());
+  for (CheckpointRecord& checkpoint : store_.checkpoints(evaluation.parent)) {
+    if (checkpoint.iteration != evaluation.parent_iteration) continue;
+    for (const MetricPoint& point : evaluation_metrics(result, checkpoint)) {
+      store_.insert_metric(evaluation.parent, point);
+    }
+    const auto frechet = result.find("frechet");
+    if (frechet != result.end() && frechet->is_number()) {
+      checkpoint.frechet = frechet->get<double>();
+      store_.update_checkpoint(checkpoint);
+    }
+  }
+  for (const CheckpointRecord& changed : mark_best(store_.checkpoints(evaluation.parent))) {
+    store_.update_checkpoint(changed);
+  }
+}
+
+void Coordinator::update_pins(const std::string& job) {
+  const std::vector<CheckpointRecord> checkpoints = store_.checkpoints(job);
+  std::set<std::string> wanted;
+  for (const CheckpointRecord& checkpoint : checkpoints) {
+    if (checkpoint.best) wanted.insert(checkpoint.folder);
+  }
+  for (const JobRecord& evaluation : store_.jobs(evaluations_of(job))) {
+    if (is_terminal(evaluation.state)) continue;
+    wanted.insert(std::get<EvaluateSpec>(resolved_spec(evaluation).options).model);
+  }
+  set_pins(checkpoints, wanted);
+}
+
+}  // namespace onestep

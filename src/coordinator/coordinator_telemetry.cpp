@@ -1,0 +1,240 @@
+// What ranks say to a coordinator: fenced by the attempt, stored before it is acknowledged.
+#include "coordinator/coordinator.h"
+
+#include "common/durable_file.h"
+#include "coordinator/checkpoint_registry.h"
+#include "coordinator/leases.h"
+#include "coordinator/message_fields.h"
+
+#include <cmath>
+
+namespace onestep {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kMaxRanks = 1 << 16;
+
+std::string ranks_text(int ranks) {
+  return std::to_string(ranks) + (ranks == 1 ? " rank" : " ranks");
+}
+
+Refusal refusal(ErrorCode code, const std::string& reason) { return {code, reason}; }
+
+}  // namespace
+
+Hello hello_from_json(const json& body) {
+  Hello hello;
+  hello.job = text_field(body, "hello", "job");
+  hello.attempt = static_cast<int>(integer_field(body, "hello", "attempt", 1, INT32_MAX));
+  hello.ranks = static_cast<int>(integer_field(body, "hello", "ranks", 1, kMaxRanks));
+  hello.rank = static_cast<int>(integer_field(body, "hello", "rank", 0, hello.ranks - 1));
+  hello.pid = integer_field(body, "hello", "pid", 0, INT64_MAX);
+  hello.host = text_field(body, "hello", "host");
+  hello.commit = text_field(body, "hello", "commit");
+  return hello;
+}
+
+void Coordinator::send_to_all(const JobRecord& job, const Message& command) {
+  if (sender_) sender_({job.id, job.attempts, -1}, command);
+}
+
+std::optional<Refusal> Coordinator::fence(const std::string& job_id, int attempt, int rank,
+                                          std::optional<JobRecord>& job) {
+  job = store_.job(job_id);
+  if (!job) return refusal(ErrorCode::kNotFound, "unknown job \"" + job_id + "\"");
+  if (attempt != job->attempts) {
+    return refusal(ErrorCode::kConflict, "stale attempt: expected " +
+                                             std::to_string(job->attempts) + " of " + job_id +
+                                             ", found " + std::to_string(attempt));
+  }
+  if (!is_active(job->state)) {
+    return refusal(ErrorCode::kConflict, attempt_name(attempt) + " of " + job_id +
+                                             " has ended: the job is " + to_string(job->state));
+  }
+  if (rank < 0 || rank >= job->ranks) {
+    return refusal(ErrorCode::kMismatch, "rank of " + job_id + ": expected 0 to " +
+                                             std::to_string(job->ranks - 1) + ", found " +
+                                             std::to_string(rank));
+  }
+  return std::nullopt;
+}
+
+HelloAnswer Coordinator::hello(const Hello& hello) {
+  std::optional<JobRecord> job;
+  HelloAnswer answer;
+  answer.refusal = fence(hello.job, hello.attempt, hello.rank, job);
+  if (answer.refusal) return answer;
+  if (hello.ranks != job->ranks) {
+    answer.refusal = refusal(ErrorCode::kMismatch, "ranks of " + hello.job + ": expected " +
+                                                       std::to_string(job->ranks) + ", found " +
+                                                       std::to_string(hello.ranks));
+    return answer;
+  }
+  if (hello.rank == 0 && job->state == JobState::kStarting) {
+    Store::Transaction transaction = store_.begin();
+    AttemptRecord attempt = store_.attempt(job->id, job->attempts).value();
+    attempt.state = "running";
+    store_.update_attempt(attempt);
+    apply(*job, JobEvent::kConnected,
+          attempt_name(job->attempts) + " runs on " + ranks_text(job->ranks));
+    transaction.commit();
+  }
+  if (job->state == JobState::kStopping) {
+    answer.commands.push_back({.type = MessageType::kStop, .body = {{"reason", job->reason}}});
+  }
+  return answer;
+}
+
+MessageAnswer Coordinator::on_message(const RankId& from, const Message& message) {
+  MessageAnswer answer;
+  std::optional<JobRecord> job;
+  answer.refusal = fence(from.job, from.attempt, from.rank, job);
+  if (answer.refusal) return answer;
+  try {
+    if (must_be_acknowledged(message.type)) return store_fact(*job, from, message);
+    switch (message.type) {
+      case MessageType::kHeartbeat:
+        break;
+      case MessageType::kProgress:
+        take_progress(from, message.body);
+        break;
+      case MessageType::kLeaseRequest:
+        answer.replies.push_back(
+            {.type = MessageType::kShardPlan, .body = shard_plan_body(grant(*job, from))});
+        break;
+      default:
+        answer.refusal = refusal(ErrorCode::kCorrupt,
+                                 "a worker can't send a message of type " +
+                                     std::to_string(static_cast<int>(message.type)) + " here");
+    }
+  } catch (const Error& error) {
+    answer.refusal = refusal(error.code(), error.what());
+  } catch (const json::exception& error) {
+    answer.refusal = refusal(ErrorCode::kCorrupt, std::string("message body: ") + error.what());
+  }
+  return answer;
+}
+
+MessageAnswer Coordinator::store_fact(const JobRecord& job, const RankId& from,
+                                      const Message& message) {
+  const json& body = message.body;
+  if (message.sequence == 0) {
+    throw Error(ErrorCode::kCorrupt,
+                "a message to be acknowledged: expected a sequence >= 1, found 0");
+  }
+  // Left by an earlier attempt and delivered by this one: it keeps the number it was written under.
+  const std::string what = "message to be acknowledged";
+  const int attempt = static_cast<int>(integer_field(body, what, "attempt", 1, job.attempts));
+  const bool is_left = body.contains("origin_sequence");
+  const std::int64_t sequence = is_left ? integer_field(body, what, "origin_sequence", 1, INT64_MAX)
+                                        : static_cast<std::int64_t>(message.sequence);
+  const int rank = is_left
+                       ? static_cast<int>(integer_field(body, what, "origin_rank", 0, kMaxRanks))
+                       : from.rank;
+  const int origin =
+      is_left ? static_cast<int>(integer_field(body, what, "origin_attempt", 1, job.attempts))
+              : from.attempt;
+
+  Store::Transaction transaction = store_.begin();
+  if (store_.remember_message(job.id, origin, rank, static_cast<std::uint64_t>(sequence))) {
+    if (message.type == MessageType::kCheckpointCommitted) {
+      checkpoint_committed(
+          job, committed_checkpoint(job.id, run_folder(job.id), body, options_.clock()));
+    } else if (message.type == MessageType::kShardDone) {
+      const JobSpec spec = resolved_spec(job);
+      const auto* options = std::get_if<GeneratePairsSpec>(&spec.options);
+      if (options == nullptr) {
+        throw Error(ErrorCode::kMismatch, "shard_done message: job " + job.id + " is of kind " +
+                                              job.kind + "; expected generate_pairs");
+      }
+      store_.put_lease(job.id, finished_shard(*options, spec.ranks, attempt, body));
+    } else {
+      take_final_state(job, body);
+    }
+  }
+  transaction.commit();
+  MessageAnswer answer;
+  answer.acknowledge = message.sequence;
+  return answer;
+}
+
+void Coordinator::take_final_state(const JobRecord& job, const json& body) {
+  const auto number =
+      static_cast<int>(integer_field(body, "final_state", "attempt", 1, job.attempts));
+  const auto outcome = body.find("outcome");
+  if (outcome == body.end()) {
+    throw Error(ErrorCode::kCorrupt,
+                "final_state message: field outcome; expected one, found nothing");
+  }
+  const JobOutcome told = job_outcome_from_json(*outcome, "final_state message of " + job.id);
+  std::optional<AttemptRecord> attempt = store_.attempt(job.id, number);
+  if (!attempt) {
+    throw Error(ErrorCode::kNotFound, "final_state message: " + attempt_name(number) + " of " +
+                                          job.id + "; expected a known attempt, found none");
+  }
+  // An earlier attempt's end is a fact about that attempt; what the job is now was decided without
+  // it.
+  attempt->outcome = to_json(told);
+  store_.update_attempt(*attempt);
+  if (number == job.attempts) final_since_[job.id] = options_.clock();
+}
+
+void Coordinator::take_progress(const RankId& from, const json& body) {
+  const std::int64_t iteration = integer_field(body, "progress", "iteration", 0, INT64_MAX);
+  const std::int64_t images = integer_field(body, "progress", "images", 0, INT64_MAX);
+  const std::string stage = text_field(body, "progress", "stage");
+  const auto metrics = body.find("metrics");
+  if (metrics != body.end() && !metrics->is_object()) {
+    throw Error(ErrorCode::kCorrupt, "progress message: field metrics; expected an object, found " +
+                                         std::string(metrics->type_name()));
+  }
+  (void)body.dump();  // a text that is no UTF-8 is refused here, not when it is written down
+  const auto add = [&](const std::string& key, const json& value) {
+    // JSON and SQL know no NaN; a metric that is none leaves a gap in its curve.
+    if (!value.is_number() || !std::isfinite(value.get<double>())) return;
+    pending_metrics_.emplace_back(from.job, MetricPoint{key, stage, iteration, images, from.attempt,
+                                                        from.rank, value.get<double>()});
+  };
+  if (metrics != body.end()) {
+    for (const auto& [key, value] : metrics->items()) add(key, value);
+  }
+  if (const auto speed = body.find("images_per_second"); speed != body.end()) {
+    add("images_per_second", *speed);
+  }
+  latest_progress_[from.job] = body;
+}
+
+std::vector<LeaseRecord> Coordinator::grant(const JobRecord& job, const RankId& to) {
+  const JobSpec spec = resolved_spec(job);
+  const auto* options = std::get_if<GeneratePairsSpec>(&spec.options);
+  if (options == nullptr) {
+    throw Error(ErrorCode::kMismatch, "lease request: job " + job.id + " is of kind " + job.kind +
+                                          "; expected generate_pairs");
+  }
+  const std::string run = run_folder(job.id);
+  const std::vector<LeaseRecord> leases =
+      grant_leases(*options, spec.ranks, to.rank, to.attempt, store_.leases(job.id),
+                   [&](const std::string& name) { return file_exists(run + "/" + name); });
+  Store::Transaction transaction = store_.begin();
+  for (const LeaseRecord& lease : leases) store_.put_lease(job.id, lease);
+  transaction.commit();
+  return leases;
+}
+
+void Coordinator::flush_progress() {
+  last_flush_ = options_.clock();
+  if (pending_metrics_.empty() && latest_progress_.empty()) return;
+  Store::Transaction transaction = store_.begin();
+  for (const auto& [job, point] : pending_metrics_) store_.insert_metric(job, point);
+  for (const auto& [id, progress] : latest_progress_) {
+    JobRecord job = store_.job(id).value();
+    job.progress = progress;
+    store_.update_job(job);
+  }
+  transaction.commit();
+  pending_metrics_.clear();
+  latest_progress_.clear();
+}
+
+}  // namespace onestep
