@@ -107,6 +107,22 @@ TEST(CheckpointManifest, TruncatedAtEveryLengthIsRefused) {
   }
 }
 
+// The same document, spelt otherwise: not the text that was written.
+TEST(CheckpointManifest, AnotherSpellingIsRefused) {
+  const TempFolder root;
+  const std::string folder = make_checkpoint(root.path(), 300, 1);
+  const std::string content = slurp(folder + "/manifest.json");
+  const std::string compact = nlohmann::json::parse(content).dump();
+  for (const std::string& text :
+       {content + "\n", " " + content, content.substr(0, content.size() - 1), compact}) {
+    spit(folder + "/manifest.json", text);
+    const auto error = error_of([&] { read_checkpoint_manifest(folder, false); });
+    ASSERT_TRUE(error) << text;
+    EXPECT_EQ(error->code, ErrorCode::kCorrupt);
+    EXPECT_NE(error->message.find("canonical text"), std::string::npos) << error->message;
+  }
+}
+
 TEST(CheckpointManifest, ForeignFilesAreRefused) {
   const TempFolder root;
   for (const std::string content :
