@@ -17,8 +17,8 @@ namespace {
 constexpr const char* kFormat = "onestep-images";
 constexpr std::int64_t kFormatVersion = 1;
 
-// Everything here is closed at once. HDF5's own handler at exit complains, in its own words, of the damaged files that it
-// could not take down again.
+// Everything here is closed at once. HDF5's own handler at exit complains, in its own words, of the
+// damaged files that it could not take down again.
 [[maybe_unused]] const bool kNoExitHandler = H5dont_atexit() >= 0;
 
 // An HDF5 identifier, closed by the function of its kind.
@@ -54,17 +54,21 @@ class QuietHdf5 {
   void* data_ = nullptr;
 };
 
-// Reads the parts of one image file; every failure names the file, the part, what was expected and what was found.
+// Reads the parts of one image file; every failure names the file, the part, what was expected and
+// what was found.
 class ImageFile {
  public:
   explicit ImageFile(const std::string& path) : path_(path), file_(open(path), H5Fclose) {
     if (!file_.valid()) {
-      corrupt("the file", "a whole HDF5 file", "one that HDF5 cannot open (truncated, damaged or another format)");
+      corrupt("the file", "a whole HDF5 file",
+              "one that HDF5 cannot open (truncated, damaged or another format)");
     }
   }
 
-  [[noreturn]] void corrupt(const std::string& what, const std::string& expected, const std::string& found) const {
-    throw Error(ErrorCode::kCorrupt, path_ + ": " + what + ": expected " + expected + ", found " + found);
+  [[noreturn]] void corrupt(const std::string& what, const std::string& expected,
+                            const std::string& found) const {
+    throw Error(ErrorCode::kCorrupt,
+                path_ + ": " + what + ": expected " + expected + ", found " + found);
   }
 
   [[nodiscard]] std::int64_t integer(const char* name) const {
@@ -125,7 +129,8 @@ class ImageFile {
     }
     shape.assign(static_cast<std::size_t>(rank), 0);
     H5Sget_simple_extent_dims(space, shape.data(), nullptr);
-    // A damaged shape must not become an allocation: the storage is contiguous and lies within the file.
+    // A damaged shape must not become an allocation: the storage is contiguous and lies within the
+    // file.
     const Handle layout(H5Dget_create_plist(dataset), H5Pclose);
     const auto stored = static_cast<std::uint64_t>(H5Dget_storage_size(dataset));
     const std::uint64_t in_file = std::filesystem::file_size(path_);
@@ -156,16 +161,21 @@ class ImageFile {
  private:
   static hid_t open(const std::string& path) {
     if (!file_exists(path)) {
-      throw Error(ErrorCode::kNotFound, path + ": the image file: expected an HDF5 file, found none");
+      throw Error(ErrorCode::kNotFound,
+                  path + ": the image file: expected an HDF5 file, found none");
     }
     return H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   }
 
-  static std::string attribute_name(const char* name) { return std::string("attribute `") + name + "`"; }
+  static std::string attribute_name(const char* name) {
+    return std::string("attribute `") + name + "`";
+  }
 
   [[nodiscard]] Handle open_attribute(const char* name) const {
     const htri_t there = H5Aexists(file_, name);
-    if (there < 0) corrupt(attribute_name(name), "to be there", "a file whose attributes can't be read (damaged)");
+    if (there < 0)
+      corrupt(attribute_name(name), "to be there",
+              "a file whose attributes can't be read (damaged)");
     if (there == 0) corrupt(attribute_name(name), "to be there", "none (another format?)");
     const hid_t attribute = H5Aopen(file_, name, H5P_DEFAULT);
     if (attribute < 0) corrupt(attribute_name(name), "a readable attribute", "none");
@@ -177,7 +187,8 @@ class ImageFile {
   Handle file_;
 };
 
-// [N,C,H,W] bytes -> [N,C,side,side] in [-1,1]: the mean of each box, computed from the exact integer sum.
+// [N,C,H,W] bytes -> [N,C,side,side] in [-1,1]: the mean of each box, computed from the exact
+// integer sum.
 torch::Tensor box_mean(const torch::Tensor& bytes, std::int64_t side) {
   const std::int64_t box = bytes.size(2) / side;
   const auto sums = bytes.to(torch::kInt32)
@@ -195,7 +206,8 @@ ImageDataset::ImageDataset(const DatasetSpec& spec) {
     file.corrupt("attribute `format`", std::string("\"") + kFormat + "\"", "\"" + format + "\"");
   }
   if (const std::int64_t version = file.integer("format_version"); version != kFormatVersion) {
-    file.corrupt("attribute `format_version`", std::to_string(kFormatVersion), std::to_string(version));
+    file.corrupt("attribute `format_version`", std::to_string(kFormatVersion),
+                 std::to_string(version));
   }
   num_classes_ = file.integer("num_classes");
   if (num_classes_ < 1 || num_classes_ > 256) {
@@ -205,7 +217,8 @@ ImageDataset::ImageDataset(const DatasetSpec& spec) {
   auto image_bytes = file.bytes("images", 4, image_shape);
   const auto label_bytes = file.bytes("labels", 1, label_shape);
   if (label_shape[0] != image_shape[0]) {
-    file.corrupt("dataset `labels`", "a label for each of " + std::to_string(image_shape[0]) + " images",
+    file.corrupt("dataset `labels`",
+                 "a label for each of " + std::to_string(image_shape[0]) + " images",
                  std::to_string(label_shape[0]));
   }
   Sha256 hash;
@@ -225,13 +238,16 @@ ImageDataset::ImageDataset(const DatasetSpec& spec) {
   const auto width = static_cast<std::int64_t>(image_shape[3]);
   const std::int64_t side = spec.resolution == 0 ? height : spec.resolution;
   if (height != width || side < 1 || height % side != 0) {
-    throw Error(ErrorCode::kMismatch, spec.path + ": resolution: expected a divisor of the side of square images, found " +
-                                          std::to_string(side) + " for images of " + std::to_string(height) + "x" +
-                                          std::to_string(width));
+    throw Error(ErrorCode::kMismatch,
+                spec.path +
+                    ": resolution: expected a divisor of the side of square images, found " +
+                    std::to_string(side) + " for images of " + std::to_string(height) + "x" +
+                    std::to_string(width));
   }
   const auto count = static_cast<std::int64_t>(image_shape[0]);
   const auto channels = static_cast<std::int64_t>(image_shape[1]);
-  images_ = box_mean(torch::from_blob(image_bytes.data(), {count, channels, height, width}, torch::kUInt8), side);
+  images_ = box_mean(
+      torch::from_blob(image_bytes.data(), {count, channels, height, width}, torch::kUInt8), side);
   labels_ = torch::empty({count}, torch::kInt64);
   std::copy(label_bytes.begin(), label_bytes.end(), labels_.data_ptr<std::int64_t>());
 }

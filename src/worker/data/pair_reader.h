@@ -26,11 +26,12 @@ struct PairBatch {
 class PairSet {
  public:
   // Reads the manifest, opens every shard it names and checks their attributes and layout.
-  // Errors: kNotFound, kCorrupt; kMismatch if the pairs are of another teacher, naming both digests.
+  // Errors: kNotFound, kCorrupt; kMismatch if the pairs are of another teacher, naming both
+  // digests.
   PairSet(std::string folder, const std::string& teacher_sha256);
 
-  // Checks the block digests and the file's SHA-256 of this rank's share of the shards (plan_shards); all ranks
-  // together check all. Errors: kCorrupt naming the shard.
+  // Checks the block digests and the file's SHA-256 of this rank's share of the shards
+  // (plan_shards); all ranks together check all. Errors: kCorrupt naming the shard.
   void verify(int rank, int ranks) const;
 
   [[nodiscard]] const PairSetInfo& info() const { return manifest_.info; }
@@ -48,17 +49,19 @@ class PairSet {
 };
 
 // Which rows of the global order one rank reads. Iteration k of the reader covers positions
-// [first_position + k * global_count, + global_count); this rank's are the `count` from `offset` on within them.
+// [first_position + k * global_count, + global_count); this rank's are the `count` from `offset` on
+// within them.
 struct PairSlice {
   std::uint64_t seed = 0;
   std::int64_t max_pairs = 0;       // only the first of them take part; 0: all
-  std::int64_t first_position = 0;  // pairs that training has consumed before this reader's first iteration
+  std::int64_t first_position = 0;  // where this reader's first iteration begins
   std::int64_t global_count = 0;    // pairs an iteration, over all ranks
   std::int64_t offset = 0;          // of this rank's contiguous slice
   std::int64_t count = 0;           // rows of this rank's slice
 };
 
-// Reads the slices of the next two iterations ahead in a thread of its own. The set must outlive the reader.
+// Reads the slices of the next two iterations ahead in a thread of its own. The set must outlive
+// the reader.
 class PairReader {
  public:
   // Errors: kConfig for a slice that is not within its iteration, or more pairs than the set has.

@@ -14,8 +14,9 @@
 
 namespace onestep {
 
-// next() returns produce(0), produce(1), ... in that order; at most `depth` items wait, one more is being made.
-// produce runs in one thread, one call at a time. One thread calls next(). The destructor waits for the call in progress.
+// next() returns produce(0), produce(1), ... in that order; at most `depth` items wait, one more is
+// being made. produce runs in one thread, one call at a time. One thread calls next(). The
+// destructor waits for the call in progress.
 template <typename Item>
 class Prefetcher {
  public:

@@ -11,15 +11,17 @@ namespace onestep {
 FeatureAccumulator::FeatureAccumulator(std::int64_t num_rows, std::int64_t num_features)
     : num_rows_(num_rows), num_features_(num_features) {
   if (num_rows < 2 || num_features < 1) {
-    throw Error(ErrorCode::kMismatch, "feature statistics: expected 2 or more rows of 1 or more features, found " +
-                                          std::to_string(num_rows) + " rows of " + std::to_string(num_features));
+    throw Error(ErrorCode::kMismatch,
+                "feature statistics: expected 2 or more rows of 1 or more features, found " +
+                    std::to_string(num_rows) + " rows of " + std::to_string(num_features));
   }
 }
 
 void FeatureAccumulator::add(std::int64_t first_row, const torch::Tensor& features) {
   if (features.dim() != 2 || features.size(1) != num_features_) {
-    throw Error(ErrorCode::kMismatch, "feature statistics: expected [n," + std::to_string(num_features_) +
-                                          "], found " + c10::str(features.sizes()));
+    throw Error(ErrorCode::kMismatch, "feature statistics: expected [n," +
+                                          std::to_string(num_features_) + "], found " +
+                                          c10::str(features.sizes()));
   }
   const auto values = features.detach().to(torch::kCPU, torch::kFloat64).contiguous();
   if (!torch::isfinite(values).all().item<bool>()) {
@@ -28,8 +30,9 @@ void FeatureAccumulator::add(std::int64_t first_row, const torch::Tensor& featur
   }
   const std::int64_t end = first_row + values.size(0);
   if (first_row < 0 || end > num_rows_) {
-    throw Error(ErrorCode::kInternal, "feature statistics: rows " + std::to_string(first_row) + ".." +
-                                          std::to_string(end) + ": expected within 0.." + std::to_string(num_rows_));
+    throw Error(ErrorCode::kInternal, "feature statistics: rows " + std::to_string(first_row) +
+                                          ".." + std::to_string(end) + ": expected within 0.." +
+                                          std::to_string(num_rows_));
   }
   for (std::int64_t row = first_row; row < end;) {
     const std::int64_t block = row / kBlockRows;
@@ -38,11 +41,13 @@ void FeatureAccumulator::add(std::int64_t first_row, const torch::Tensor& featur
     for (std::int64_t r = row; r < stop; ++r) {
       auto filled = open.filled[static_cast<std::size_t>(r - block * kBlockRows)];
       if (filled) {
-        throw Error(ErrorCode::kInternal, "feature statistics: row " + std::to_string(r) + " given twice");
+        throw Error(ErrorCode::kInternal,
+                    "feature statistics: row " + std::to_string(r) + " given twice");
       }
       open.filled[static_cast<std::size_t>(r - block * kBlockRows)] = true;
     }
-    open.rows.narrow(0, row - block * kBlockRows, stop - row).copy_(values.narrow(0, row - first_row, stop - row));
+    open.rows.narrow(0, row - block * kBlockRows, stop - row)
+        .copy_(values.narrow(0, row - first_row, stop - row));
     open.missing -= stop - row;
     rows_seen_ += stop - row;
     close_block_if_full(block);
@@ -52,8 +57,9 @@ void FeatureAccumulator::add(std::int64_t first_row, const torch::Tensor& featur
 
 void FeatureAccumulator::merge(FeatureAccumulator other) {
   if (other.num_rows_ != num_rows_ || other.num_features_ != num_features_) {
-    throw Error(ErrorCode::kMismatch, "feature statistics: expected another part of " + std::to_string(num_rows_) +
-                                          " rows of " + std::to_string(num_features_) + ", found one of " +
+    throw Error(ErrorCode::kMismatch, "feature statistics: expected another part of " +
+                                          std::to_string(num_rows_) + " rows of " +
+                                          std::to_string(num_features_) + ", found one of " +
                                           std::to_string(other.num_rows_) + " rows of " +
                                           std::to_string(other.num_features_));
   }
@@ -67,8 +73,9 @@ void FeatureAccumulator::merge(FeatureAccumulator other) {
     const std::int64_t begin = node.second << node.first;
     const std::int64_t end = (node.second + 1) << node.first;
     if (is_summed(begin, end) || open_.lower_bound(begin) != open_.lower_bound(end)) {
-      throw Error(ErrorCode::kInternal, "feature statistics: a row of blocks " + std::to_string(begin) + ".." +
-                                            std::to_string(end - 1) + " given twice");
+      throw Error(ErrorCode::kInternal, "feature statistics: a row of blocks " +
+                                            std::to_string(begin) + ".." + std::to_string(end - 1) +
+                                            " given twice");
     }
     rows_seen_ += std::min(end * kBlockRows, num_rows_) - begin * kBlockRows;
     insert(node, std::move(sums));
@@ -77,10 +84,11 @@ void FeatureAccumulator::merge(FeatureAccumulator other) {
 
 FeatureStats FeatureAccumulator::finish() const {
   if (rows_seen_ != num_rows_) {
-    throw Error(ErrorCode::kInternal, "feature statistics: expected " + std::to_string(num_rows_) + " rows, found " +
-                                          std::to_string(rows_seen_));
+    throw Error(ErrorCode::kInternal, "feature statistics: expected " + std::to_string(num_rows_) +
+                                          " rows, found " + std::to_string(rows_seen_));
   }
-  // What is left are the subtrees of the number of blocks' binary digits, largest first; added from the small end.
+  // What is left are the subtrees of the number of blocks' binary digits, largest first; added from
+  // the small end.
   std::vector<std::pair<std::int64_t, const Sums*>> roots;
   for (const auto& [node, sums] : nodes_) roots.emplace_back(node.second << node.first, &sums);
   std::sort(roots.begin(), roots.end());
@@ -93,7 +101,8 @@ FeatureStats FeatureAccumulator::finish() const {
   FeatureStats stats;
   stats.count = num_rows_;
   stats.mean = first / static_cast<double>(num_rows_);
-  stats.covariance = (second - torch::outer(first, stats.mean)) / static_cast<double>(num_rows_ - 1);
+  stats.covariance =
+      (second - torch::outer(first, stats.mean)) / static_cast<double>(num_rows_ - 1);
   // x y and y x round alike, but sum * mean does not: make the two triangles equal again.
   stats.covariance = (stats.covariance + stats.covariance.t()) / 2;
   return stats;
@@ -145,7 +154,8 @@ void FeatureAccumulator::insert(Node node, Sums sums) {
 
 FeatureStats feature_stats(const torch::Tensor& features) {
   if (features.dim() != 2) {
-    throw Error(ErrorCode::kMismatch, "feature statistics: expected [N,D], found " + c10::str(features.sizes()));
+    throw Error(ErrorCode::kMismatch,
+                "feature statistics: expected [N,D], found " + c10::str(features.sizes()));
   }
   FeatureAccumulator accumulator(features.size(0), features.size(1));
   accumulator.add(0, features);

@@ -1,4 +1,5 @@
-// Mean and covariance of features, summed in one order: the same bits however the rows were cut and dealt to ranks.
+// Mean and covariance of features, summed in one order: the same bits however the rows were cut and
+// dealt to ranks.
 #pragma once
 
 #include <torch/torch.h>
@@ -16,16 +17,17 @@ struct FeatureStats {
   torch::Tensor covariance;  // [D,D] fp64, divided by count - 1
 };
 
-// Rows arrive in any order and cut; row i always enters block i / kBlockRows at its place, and blocks are added in a
-// binary tree over their numbers (law 2). One thread.
+// Rows arrive in any order and cut; row i always enters block i / kBlockRows at its place, and
+// blocks are added in a binary tree over their numbers (law 2). One thread.
 class FeatureAccumulator {
  public:
   static constexpr std::int64_t kBlockRows = 64;
 
   // For rows 0 .. num_rows-1 of num_features each; num_rows >= 2.
   FeatureAccumulator(std::int64_t num_rows, std::int64_t num_features);
-  // features [n,D], any floating type: rows first_row .. first_row+n-1. Errors: kInternal for a row out of range or given twice,
-  // kMismatch for another width, kCorrupt for a value that is not finite.
+  // features [n,D], any floating type: rows first_row .. first_row+n-1. Errors: kInternal for a row
+  // out of range or given twice, kMismatch for another width, kCorrupt for a value that is not
+  // finite.
   void add(std::int64_t first_row, const torch::Tensor& features);
   // Takes over the rows another accumulator of the same size has seen; no row may be in both.
   void merge(FeatureAccumulator other);
@@ -42,7 +44,8 @@ class FeatureAccumulator {
     std::vector<bool> filled;
     std::int64_t missing = 0;
   };
-  using Node = std::pair<int, std::int64_t>;  // (level, number): blocks [number << level, (number + 1) << level)
+  using Node = std::pair<int, std::int64_t>;  // (level, number): blocks [number << level, (number +
+                                              // 1) << level)
 
   // Whether a subtree holds any of the blocks [begin, end).
   [[nodiscard]] bool is_summed(std::int64_t begin, std::int64_t end) const;

@@ -9,7 +9,7 @@
 namespace onestep {
 namespace {
 
-constexpr std::int64_t kBorder = 1;        // pixels round each image, at scale 1
+constexpr std::int64_t kBorder = 1;  // pixels round each image, at scale 1
 constexpr std::uint8_t kBorderShade = 40;
 
 }  // namespace
@@ -17,9 +17,11 @@ constexpr std::uint8_t kBorderShade = 40;
 Picture make_grid(const torch::Tensor& images, const GridOptions& options) {
   if (images.dim() != 4 || images.size(0) < 1 || (images.size(1) != 1 && images.size(1) != 3) ||
       options.columns < 1 || options.scale < 1) {
-    throw Error(ErrorCode::kMismatch, "image grid: expected images [N,1 or 3,H,W] and columns and scale of 1 or more, found " +
-                                          c10::str(images.sizes()) + ", " + std::to_string(options.columns) +
-                                          " columns, scale " + std::to_string(options.scale));
+    throw Error(
+        ErrorCode::kMismatch,
+        "image grid: expected images [N,1 or 3,H,W] and columns and scale of 1 or more, found " +
+            c10::str(images.sizes()) + ", " + std::to_string(options.columns) + " columns, scale " +
+            std::to_string(options.scale));
   }
   // (N, H, W, C) bytes
   const auto bytes = (images.detach().to(torch::kCPU, torch::kFloat32) * 127.5 + 128)
@@ -41,8 +43,10 @@ Picture make_grid(const torch::Tensor& images, const GridOptions& options) {
     for (std::int64_t x = 0; x < picture.width; ++x) {
       const std::int64_t grid_y = y / options.scale, grid_x = x / options.scale;
       const std::int64_t image = grid_y / cell_height * columns + grid_x / cell_width;
-      const std::int64_t row = grid_y % cell_height - kBorder, column = grid_x % cell_width - kBorder;
-      if (image >= images.size(0) || row < 0 || row >= height || column < 0 || column >= width) continue;
+      const std::int64_t row = grid_y % cell_height - kBorder,
+                         column = grid_x % cell_width - kBorder;
+      if (image >= images.size(0) || row < 0 || row >= height || column < 0 || column >= width)
+        continue;
       const auto* pixel = source + ((image * height + row) * width + column) * channels;
       auto* target = picture.rgb.data() + (y * picture.width + x) * 3;
       for (std::int64_t c = 0; c < 3; ++c) target[c] = pixel[channels == 3 ? c : 0];
@@ -51,7 +55,8 @@ Picture make_grid(const torch::Tensor& images, const GridOptions& options) {
   return picture;
 }
 
-torch::Tensor rows_by_class(const torch::Tensor& labels, std::int64_t num_classes, std::int64_t per_class) {
+torch::Tensor rows_by_class(const torch::Tensor& labels, std::int64_t num_classes,
+                            std::int64_t per_class) {
   std::vector<torch::Tensor> rows;
   for (std::int64_t c = 0; c < num_classes; ++c) {
     const auto members = (labels == c).nonzero().flatten();

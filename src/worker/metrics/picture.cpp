@@ -12,8 +12,8 @@
 namespace onestep {
 namespace {
 
-constexpr std::int64_t kMargin = 8;         // white round each panel
-constexpr std::int64_t kTextScale = 2;      // screen pixels a font pixel
+constexpr std::int64_t kMargin = 8;     // white round each panel
+constexpr std::int64_t kTextScale = 2;  // screen pixels a font pixel
 constexpr std::int64_t kTextHeight = kGlyphHeight * kTextScale;
 constexpr std::int64_t kAdvance = (kGlyphWidth + 1) * kTextScale;
 constexpr std::uint8_t kWhite = 255, kInk = 20;
@@ -23,7 +23,8 @@ void set_pixel(Picture& picture, std::int64_t x, std::int64_t y, std::uint8_t sh
   std::memset(picture.rgb.data() + (y * picture.width + x) * 3, shade, 3);
 }
 
-void draw_text(Picture& picture, std::int64_t left, std::int64_t top, std::int64_t width, const std::string& text) {
+void draw_text(Picture& picture, std::int64_t left, std::int64_t top, std::int64_t width,
+               const std::string& text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     const std::int64_t origin = left + static_cast<std::int64_t>(i) * kAdvance;
     if (origin + kGlyphWidth * kTextScale > left + width) return;
@@ -31,7 +32,8 @@ void draw_text(Picture& picture, std::int64_t left, std::int64_t top, std::int64
     for (std::int64_t y = 0; y < kTextHeight; ++y) {
       for (std::int64_t x = 0; x < kGlyphWidth * kTextScale; ++x) {
         const auto bits = glyph[static_cast<std::size_t>(y / kTextScale)];
-        if ((bits >> (kGlyphWidth - 1 - x / kTextScale)) & 1) set_pixel(picture, origin + x, top + y, kInk);
+        if ((bits >> (kGlyphWidth - 1 - x / kTextScale)) & 1)
+          set_pixel(picture, origin + x, top + y, kInk);
       }
     }
   }
@@ -53,7 +55,8 @@ class PngImage {
 }  // namespace
 
 Picture join_panels(const std::vector<Panel>& panels) {
-  if (panels.empty()) throw Error(ErrorCode::kInternal, "joined picture: expected a panel or more, found none");
+  if (panels.empty())
+    throw Error(ErrorCode::kInternal, "joined picture: expected a panel or more, found none");
   constexpr std::int64_t kTop = kMargin + kTextHeight + kMargin;
   Picture joined;
   joined.width = kMargin;
@@ -67,7 +70,8 @@ Picture join_panels(const std::vector<Panel>& panels) {
     draw_text(joined, left, kMargin, picture.width, caption);
     for (std::int64_t y = 0; y < picture.height; ++y) {
       std::memcpy(joined.rgb.data() + ((kTop + y) * joined.width + left) * 3,
-                  picture.rgb.data() + y * picture.width * 3, static_cast<std::size_t>(picture.width * 3));
+                  picture.rgb.data() + y * picture.width * 3,
+                  static_cast<std::size_t>(picture.width * 3));
     }
     left += picture.width + kMargin;
   }
@@ -81,25 +85,31 @@ std::string encode_png(const Picture& picture) {
   png.image.format = PNG_FORMAT_RGB;
   png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(png.image);
   std::string content(size, '\0');
-  if (png_image_write_to_memory(&png.image, content.data(), &size, 0, picture.rgb.data(), 0, nullptr) == 0) {
+  if (png_image_write_to_memory(&png.image, content.data(), &size, 0, picture.rgb.data(), 0,
+                                nullptr) == 0) {
     throw Error(ErrorCode::kInternal, "PNG: " + std::to_string(picture.width) + "x" +
-                                          std::to_string(picture.height) + ": " + png.image.message);
+                                          std::to_string(picture.height) + ": " +
+                                          png.image.message);
   }
   content.resize(size);
   return content;
 }
 
-void write_png(const std::string& path, const Picture& picture) { write_file_durably(path, encode_png(picture)); }
+void write_png(const std::string& path, const Picture& picture) {
+  write_file_durably(path, encode_png(picture));
+}
 
 Picture read_png(const std::string& path) {
   const std::string content = read_file(path);
   PngImage png;
   if (png_image_begin_read_from_memory(&png.image, content.data(), content.size()) == 0) {
-    throw Error(ErrorCode::kCorrupt, path + ": expected a PNG picture, found none: " + png.image.message);
+    throw Error(ErrorCode::kCorrupt,
+                path + ": expected a PNG picture, found none: " + png.image.message);
   }
   if (std::uint64_t{png.image.width} * png.image.height > kMaxPixels) {
     throw Error(ErrorCode::kCorrupt, path + ": expected at most 2^28 pixels, found " +
-                                         std::to_string(png.image.width) + "x" + std::to_string(png.image.height));
+                                         std::to_string(png.image.width) + "x" +
+                                         std::to_string(png.image.height));
   }
   png.image.format = PNG_FORMAT_RGB;
   Picture picture{png.image.width, png.image.height, {}};
@@ -108,7 +118,8 @@ Picture read_png(const std::string& path) {
   // Warnings (a bad checksum in a chunk that can be skipped) count as damage too.
   if (png_image_finish_read(&png.image, &white, picture.rgb.data(), 0, nullptr) == 0 ||
       PNG_IMAGE_FAILED(png.image)) {
-    throw Error(ErrorCode::kCorrupt, path + ": expected a whole PNG picture, found: " + png.image.message);
+    throw Error(ErrorCode::kCorrupt,
+                path + ": expected a whole PNG picture, found: " + png.image.message);
   }
   return picture;
 }

@@ -1,4 +1,5 @@
-// Pictures a person looks at: panels joined under captions, and PNG files of the same bytes each time.
+// Pictures a person looks at: panels joined under captions, and PNG files of the same bytes each
+// time.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +14,13 @@ struct Picture {
 };
 
 struct Panel {
-  std::string caption;  // cut where it is wider than the panel; see bitmap_font.h for the letters it knows
+  std::string
+      caption;  // cut where it is wider than the panel; see bitmap_font.h for the letters it knows
   Picture picture;
 };
 
-// Side by side on white, each caption above its panel, tops aligned. Errors: kInternal when there is none.
+// Side by side on white, each caption above its panel, tops aligned. Errors: kInternal when there
+// is none.
 Picture join_panels(const std::vector<Panel>& panels);
 
 // A PNG without time stamps: equal pictures, equal bytes. Errors: kInternal.

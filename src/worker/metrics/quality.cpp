@@ -8,13 +8,17 @@
 namespace onestep {
 namespace {
 
-void check_labels(const torch::Tensor& images, const torch::Tensor& labels, std::int64_t num_classes) {
-  if (images.dim() != 4 || labels.dim() != 1 || images.size(0) != labels.size(0) || images.size(0) < 1) {
+void check_labels(const torch::Tensor& images, const torch::Tensor& labels,
+                  std::int64_t num_classes) {
+  if (images.dim() != 4 || labels.dim() != 1 || images.size(0) != labels.size(0) ||
+      images.size(0) < 1) {
     throw Error(ErrorCode::kMismatch, "quality: expected images [N,C,H,W] and labels [N], found " +
-                                          c10::str(images.sizes()) + " and " + c10::str(labels.sizes()));
+                                          c10::str(images.sizes()) + " and " +
+                                          c10::str(labels.sizes()));
   }
   if (labels.min().item<std::int64_t>() < 0 || labels.max().item<std::int64_t>() >= num_classes) {
-    throw Error(ErrorCode::kMismatch, "quality: labels: expected 0.." + std::to_string(num_classes - 1) + ", found " +
+    throw Error(ErrorCode::kMismatch, "quality: labels: expected 0.." +
+                                          std::to_string(num_classes - 1) + ", found " +
                                           std::to_string(labels.min().item<std::int64_t>()) + ".." +
                                           std::to_string(labels.max().item<std::int64_t>()));
   }
@@ -22,7 +26,8 @@ void check_labels(const torch::Tensor& images, const torch::Tensor& labels, std:
 
 }  // namespace
 
-PixelStats pixel_stats(const torch::Tensor& images, const torch::Tensor& labels, std::int64_t num_classes) {
+PixelStats pixel_stats(const torch::Tensor& images, const torch::Tensor& labels,
+                       std::int64_t num_classes) {
   check_labels(images, labels, num_classes);
   const auto pixels = images.detach().to(torch::kFloat64).clamp(-1, 1).flatten(1);
   PixelStats stats;
@@ -35,17 +40,19 @@ PixelStats pixel_stats(const torch::Tensor& images, const torch::Tensor& labels,
     ++classes_measured;
   }
   if (classes_measured == 0) {
-    throw Error(ErrorCode::kMismatch, "quality: spread: expected a class of two images or more, found none");
+    throw Error(ErrorCode::kMismatch,
+                "quality: spread: expected a class of two images or more, found none");
   }
   stats.spread /= static_cast<double>(classes_measured);
   return stats;
 }
 
-Quality measure_quality(const torch::Tensor& images, const torch::Tensor& labels, const torch::Tensor& logits,
-                        const PixelStats& real) {
+Quality measure_quality(const torch::Tensor& images, const torch::Tensor& labels,
+                        const torch::Tensor& logits, const PixelStats& real) {
   if (logits.dim() != 2 || logits.size(0) != images.size(0)) {
-    throw Error(ErrorCode::kMismatch, "quality: expected logits [" + std::to_string(images.size(0)) +
-                                          ",classes], found " + c10::str(logits.sizes()));
+    throw Error(ErrorCode::kMismatch, "quality: expected logits [" +
+                                          std::to_string(images.size(0)) + ",classes], found " +
+                                          c10::str(logits.sizes()));
   }
   const std::int64_t num_classes = logits.size(1);
   const PixelStats generated = pixel_stats(images, labels, num_classes);
@@ -53,14 +60,17 @@ Quality measure_quality(const torch::Tensor& images, const torch::Tensor& labels
   const auto count = static_cast<double>(images.size(0));
 
   Quality quality;
-  quality.class_accuracy = static_cast<double>((detected == labels).sum().item<std::int64_t>()) / count;
+  quality.class_accuracy =
+      static_cast<double>((detected == labels).sum().item<std::int64_t>()) / count;
   quality.spread = generated.spread / real.spread;
   quality.mean_shift = generated.mean - real.mean;
   for (std::int64_t c = 0; c < num_classes; ++c) {
-    quality.class_share.push_back(static_cast<double>((detected == c).sum().item<std::int64_t>()) / count);
+    quality.class_share.push_back(static_cast<double>((detected == c).sum().item<std::int64_t>()) /
+                                  count);
   }
-  quality.class_balance = *std::min_element(quality.class_share.begin(), quality.class_share.end()) *
-                          static_cast<double>(num_classes);
+  quality.class_balance =
+      *std::min_element(quality.class_share.begin(), quality.class_share.end()) *
+      static_cast<double>(num_classes);
   return quality;
 }
 

@@ -6,24 +6,31 @@
 
 namespace onestep {
 
-DigitDetectorImpl::DigitDetectorImpl(std::int64_t channels, std::int64_t side, std::int64_t num_classes)
+DigitDetectorImpl::DigitDetectorImpl(std::int64_t channels, std::int64_t side,
+                                     std::int64_t num_classes)
     : channels_(channels), side_(side), num_classes_(num_classes) {
   if (channels < 1 || side < 4 || num_classes < 1) {
-    throw Error(ErrorCode::kConfig, "digit detector: expected 1 or more channels, a side of 4 or more and 1 or more classes, found " +
-                                        std::to_string(channels) + ", " + std::to_string(side) + ", " +
-                                        std::to_string(num_classes));
+    throw Error(ErrorCode::kConfig,
+                "digit detector: expected 1 or more channels, a side of 4 or more and 1 or more "
+                "classes, found " +
+                    std::to_string(channels) + ", " + std::to_string(side) + ", " +
+                    std::to_string(num_classes));
   }
   const std::int64_t pooled = side / 2 / 2;
-  conv1 = register_module("conv1", torch::nn::Conv2d(torch::nn::Conv2dOptions(channels, 32, 3).padding(1)));
-  conv2 = register_module("conv2", torch::nn::Conv2d(torch::nn::Conv2dOptions(32, 64, 3).padding(1)));
+  conv1 = register_module("conv1",
+                          torch::nn::Conv2d(torch::nn::Conv2dOptions(channels, 32, 3).padding(1)));
+  conv2 =
+      register_module("conv2", torch::nn::Conv2d(torch::nn::Conv2dOptions(32, 64, 3).padding(1)));
   fc1 = register_module("fc1", torch::nn::Linear(64 * pooled * pooled, kNumFeatures));
   fc2 = register_module("fc2", torch::nn::Linear(kNumFeatures, num_classes));
 }
 
 torch::Tensor DigitDetectorImpl::features(const torch::Tensor& images) {
-  if (images.dim() != 4 || images.size(1) != channels_ || images.size(2) != side_ || images.size(3) != side_) {
-    throw Error(ErrorCode::kMismatch, "digit detector: expected images [B," + std::to_string(channels_) + "," +
-                                          std::to_string(side_) + "," + std::to_string(side_) + "], found " +
+  if (images.dim() != 4 || images.size(1) != channels_ || images.size(2) != side_ ||
+      images.size(3) != side_) {
+    throw Error(ErrorCode::kMismatch, "digit detector: expected images [B," +
+                                          std::to_string(channels_) + "," + std::to_string(side_) +
+                                          "," + std::to_string(side_) + "], found " +
                                           c10::str(images.sizes()));
   }
   auto x = torch::max_pool2d(torch::relu(conv1->forward(images)), 2);  // (B, 32, side/2, side/2)
@@ -31,6 +38,8 @@ torch::Tensor DigitDetectorImpl::features(const torch::Tensor& images) {
   return torch::relu(fc1->forward(x.flatten(1)));
 }
 
-torch::Tensor DigitDetectorImpl::logits(const torch::Tensor& features) { return fc2->forward(features); }
+torch::Tensor DigitDetectorImpl::logits(const torch::Tensor& features) {
+  return fc2->forward(features);
+}
 
 }  // namespace onestep

@@ -7,7 +7,8 @@
 
 namespace onestep {
 
-// conv 3x3 -> 32, pool 2; conv 3x3 -> 64, pool 2; fc -> 64 (the features); fc -> classes; ReLU between. One device.
+// conv 3x3 -> 32, pool 2; conv 3x3 -> 64, pool 2; fc -> 64 (the features); fc -> classes; ReLU
+// between. One device.
 class DigitDetectorImpl final : public torch::nn::Module {
  public:
   static constexpr std::int64_t kNumFeatures = 64;

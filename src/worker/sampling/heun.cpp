@@ -8,8 +8,10 @@
 namespace onestep {
 namespace {
 
-// dx/dsigma = (x - D(x; sigma)) / sigma at one sigma for the whole batch (Algorithm 1, lines 4 and 7).
-torch::Tensor slope(Denoiser& denoiser, const torch::Tensor& x, double sigma, const Condition& condition) {
+// dx/dsigma = (x - D(x; sigma)) / sigma at one sigma for the whole batch (Algorithm 1, lines 4 and
+// 7).
+torch::Tensor slope(Denoiser& denoiser, const torch::Tensor& x, double sigma,
+                    const Condition& condition) {
   const auto t = torch::full({x.size(0)}, sigma, x.options().dtype(torch::kFloat32));
   const auto denoised = denoiser.denoise(x.to(torch::kFloat32), t, condition).to(torch::kFloat64);
   return (x - denoised) / sigma;
@@ -18,11 +20,13 @@ torch::Tensor slope(Denoiser& denoiser, const torch::Tensor& x, double sigma, co
 }  // namespace
 
 std::vector<double> heun_sigmas(const SamplerSpec& spec) {
-  if (spec.steps < 2 || !(spec.sigma_min > 0) || !(spec.sigma_max > spec.sigma_min) || !(spec.rho > 0)) {
-    throw Error(ErrorCode::kConfig, "heun: expected steps >= 2, 0 < sigma_min < sigma_max and rho > 0, found steps " +
-                                        std::to_string(spec.steps) + ", sigma_min " + std::to_string(spec.sigma_min) +
-                                        ", sigma_max " + std::to_string(spec.sigma_max) + ", rho " +
-                                        std::to_string(spec.rho));
+  if (spec.steps < 2 || !(spec.sigma_min > 0) || !(spec.sigma_max > spec.sigma_min) ||
+      !(spec.rho > 0)) {
+    throw Error(ErrorCode::kConfig,
+                "heun: expected steps >= 2, 0 < sigma_min < sigma_max and rho > 0, found steps " +
+                    std::to_string(spec.steps) + ", sigma_min " + std::to_string(spec.sigma_min) +
+                    ", sigma_max " + std::to_string(spec.sigma_max) + ", rho " +
+                    std::to_string(spec.rho));
   }
   const double high = std::pow(spec.sigma_max, 1 / spec.rho);
   const double low = std::pow(spec.sigma_min, 1 / spec.rho);

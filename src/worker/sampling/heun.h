@@ -10,7 +10,8 @@
 
 namespace onestep {
 
-// sigma_i = (sigma_max^(1/rho) + i/(N-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho for i < N, then 0: N + 1 values, fp64.
+// sigma_i = (sigma_max^(1/rho) + i/(N-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho for i < N,
+// then 0: N + 1 values, fp64.
 std::vector<double> heun_sigmas(const SamplerSpec& spec);
 
 // As sample(); the state is fp64, the network sees fp32.

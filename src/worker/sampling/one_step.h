@@ -9,7 +9,7 @@
 namespace onestep {
 
 // D(sigma_max * z; sigma_max), as sample().
-torch::Tensor sample_one_step(Denoiser& denoiser, const SamplerSpec& spec, const torch::Tensor& noise,
-                              const Condition& condition);
+torch::Tensor sample_one_step(Denoiser& denoiser, const SamplerSpec& spec,
+                              const torch::Tensor& noise, const Condition& condition);
 
 }  // namespace onestep

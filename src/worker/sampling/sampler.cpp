@@ -29,21 +29,25 @@ const SamplerEntry& find(const SamplerSpec& spec) {
     if (entry.kind == spec.kind) return entry;
     known += (known.empty() ? "" : ", ") + std::string(entry.kind);
   }
-  throw Error(ErrorCode::kConfig, "sampler: kind: expected one of " + known + ", found " + spec.kind);
+  throw Error(ErrorCode::kConfig,
+              "sampler: kind: expected one of " + known + ", found " + spec.kind);
 }
 
-void check_shapes(const Denoiser& denoiser, const torch::Tensor& noise, const Condition& condition) {
+void check_shapes(const Denoiser& denoiser, const torch::Tensor& noise,
+                  const Condition& condition) {
   const auto [channels, height, width] = denoiser.image_shape();
-  if (noise.dim() != 4 || noise.size(1) != channels || noise.size(2) != height || noise.size(3) != width ||
-      noise.scalar_type() != torch::kFloat32) {
-    throw Error(ErrorCode::kMismatch, "sampler: noise: expected fp32 [B," + std::to_string(channels) + "," +
-                                          std::to_string(height) + "," + std::to_string(width) + "], found " +
+  if (noise.dim() != 4 || noise.size(1) != channels || noise.size(2) != height ||
+      noise.size(3) != width || noise.scalar_type() != torch::kFloat32) {
+    throw Error(ErrorCode::kMismatch, "sampler: noise: expected fp32 [B," +
+                                          std::to_string(channels) + "," + std::to_string(height) +
+                                          "," + std::to_string(width) + "], found " +
                                           std::string(c10::toString(noise.scalar_type())) + " " +
                                           c10::str(noise.sizes()));
   }
   const bool labelled = condition.labels.defined();
   if (labelled && (condition.labels.dim() != 1 || condition.labels.size(0) != noise.size(0))) {
-    throw Error(ErrorCode::kMismatch, "sampler: labels: expected [" + std::to_string(noise.size(0)) + "], found " +
+    throw Error(ErrorCode::kMismatch, "sampler: labels: expected [" +
+                                          std::to_string(noise.size(0)) + "], found " +
                                           c10::str(condition.labels.sizes()));
   }
 }

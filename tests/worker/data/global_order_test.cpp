@@ -13,7 +13,8 @@ namespace {
 
 std::vector<std::int64_t> epoch_order(std::uint64_t seed, std::int64_t rows, std::int64_t epoch) {
   std::vector<std::int64_t> order;
-  for (std::int64_t i = 0; i < rows; ++i) order.push_back(ordered_index(seed, rows, epoch * rows + i));
+  for (std::int64_t i = 0; i < rows; ++i)
+    order.push_back(ordered_index(seed, rows, epoch * rows + i));
   return order;
 }
 
@@ -33,7 +34,8 @@ TEST(GlobalOrder, EachRowOnceAnEpoch) {
 
 TEST(GlobalOrder, EpochsAndSeedsDiffer) {
   const auto first = epoch_order(7, 500, 0);
-  for (const auto& other : {epoch_order(7, 500, 1), epoch_order(8, 500, 0), epoch_order(7ull + (1ull << 32), 500, 0)}) {
+  for (const auto& other :
+       {epoch_order(7, 500, 1), epoch_order(8, 500, 0), epoch_order(7ull + (1ull << 32), 500, 0)}) {
     int equal = 0;
     for (std::size_t i = 0; i < first.size(); ++i) equal += first[i] == other[i] ? 1 : 0;
     EXPECT_LT(equal, 10);  // two random permutations agree in one place on average
@@ -52,8 +54,11 @@ TEST(GlobalOrder, FirstRowsAreUniform) {
   }
   double chi_first = 0, chi_follower = 0;
   for (int i = 0; i < kRows; ++i) {
-    chi_first += std::pow(first[static_cast<std::size_t>(i)] - kEpochs / 10.0, 2) / (kEpochs / 10.0);
-    if (i > 0) chi_follower += std::pow(follower[static_cast<std::size_t>(i)] - kEpochs / 9.0, 2) / (kEpochs / 9.0);
+    chi_first +=
+        std::pow(first[static_cast<std::size_t>(i)] - kEpochs / 10.0, 2) / (kEpochs / 10.0);
+    if (i > 0)
+      chi_follower +=
+          std::pow(follower[static_cast<std::size_t>(i)] - kEpochs / 9.0, 2) / (kEpochs / 9.0);
   }
   EXPECT_EQ(follower[0], 0);
   EXPECT_LT(chi_first, 27.9);     // 9 degrees of freedom: passed by chance with probability .999

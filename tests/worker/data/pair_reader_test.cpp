@@ -20,7 +20,9 @@ constexpr std::int64_t kRows = 50, kRowsPerShard = 16, kChannels = 1, kHeight = 
 constexpr std::int64_t kElements = kChannels * kHeight * kWidth;
 const std::string kTeacher(64, 'a');
 
-float noise_value(std::int64_t row, std::int64_t element) { return static_cast<float>(100 * row + element); }
+float noise_value(std::int64_t row, std::int64_t element) {
+  return static_cast<float>(100 * row + element);
+}
 
 // A pair set whose every number says where it belongs.
 class PairReaderTest : public ::testing::Test {
@@ -72,7 +74,8 @@ ErrorCode code_of(const std::function<void()>& action, std::string& message) {
 }
 
 void expect_rows(const PairBatch& batch, const std::vector<std::int64_t>& rows) {
-  ASSERT_EQ(batch.noise.sizes(), (std::vector<std::int64_t>{std::ssize(rows), kChannels, kHeight, kWidth}));
+  ASSERT_EQ(batch.noise.sizes(),
+            (std::vector<std::int64_t>{std::ssize(rows), kChannels, kHeight, kWidth}));
   ASSERT_EQ(batch.image.sizes(), batch.noise.sizes());
   ASSERT_EQ(batch.label.size(0), std::ssize(rows));
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -95,12 +98,18 @@ TEST_F(PairReaderTest, ReadsAnyRowsInTheOrderAsked) {
 
 TEST_F(PairReaderTest, FollowsTheGlobalOrder) {
   const PairSet set(folder_, kTeacher);
-  PairReader reader(set, {.seed = 9, .max_pairs = 0, .first_position = 24, .global_count = 12, .offset = 0, .count = 12});
+  PairReader reader(set, {.seed = 9,
+                          .max_pairs = 0,
+                          .first_position = 24,
+                          .global_count = 12,
+                          .offset = 0,
+                          .count = 12});
   for (std::int64_t iteration = 0; iteration < 10; ++iteration) {
     const PairBatch batch = reader.next();
     EXPECT_EQ(batch.position, 24 + 12 * iteration);
     std::vector<std::int64_t> rows;
-    for (std::int64_t i = 0; i < 12; ++i) rows.push_back(ordered_index(9, kRows, batch.position + i));
+    for (std::int64_t i = 0; i < 12; ++i)
+      rows.push_back(ordered_index(9, kRows, batch.position + i));
     expect_rows(batch, rows);
   }
   EXPECT_GE(reader.waited_s(), 0);
@@ -109,11 +118,20 @@ TEST_F(PairReaderTest, FollowsTheGlobalOrder) {
 TEST_F(PairReaderTest, RanksTogetherReadWhatOneReads) {
   const PairSet set(folder_, kTeacher);
   for (const std::int64_t ranks : {2, 4}) {
-    PairReader again(set, {.seed = 1, .max_pairs = 0, .first_position = 0, .global_count = 8, .offset = 0, .count = 8});
+    PairReader again(set, {.seed = 1,
+                           .max_pairs = 0,
+                           .first_position = 0,
+                           .global_count = 8,
+                           .offset = 0,
+                           .count = 8});
     std::vector<PairReader> parts;
     for (std::int64_t rank = 0; rank < ranks; ++rank) {
-      parts.emplace_back(set, PairSlice{.seed = 1, .max_pairs = 0, .first_position = 0, .global_count = 8,
-                                        .offset = rank * 8 / ranks, .count = 8 / ranks});
+      parts.emplace_back(set, PairSlice{.seed = 1,
+                                        .max_pairs = 0,
+                                        .first_position = 0,
+                                        .global_count = 8,
+                                        .offset = rank * 8 / ranks,
+                                        .count = 8 / ranks});
     }
     for (int iteration = 0; iteration < 9; ++iteration) {
       std::vector<torch::Tensor> noise, index;
@@ -131,16 +149,36 @@ TEST_F(PairReaderTest, RanksTogetherReadWhatOneReads) {
 
 TEST_F(PairReaderTest, FewerPairsAreTheFirstOnes) {
   const PairSet set(folder_, kTeacher);
-  PairReader reader(set, {.seed = 1, .max_pairs = 5, .first_position = 0, .global_count = 5, .offset = 0, .count = 5});
+  PairReader reader(
+      set,
+      {.seed = 1, .max_pairs = 5, .first_position = 0, .global_count = 5, .offset = 0, .count = 5});
   const auto index = std::get<0>(reader.next().index.sort());
   EXPECT_TRUE(torch::equal(index, torch::arange(5)));
 }
 
 TEST_F(PairReaderTest, RefusesASliceOutsideItsIteration) {
   const PairSet set(folder_, kTeacher);
-  EXPECT_THROW(PairReader(set, {.seed = 1, .max_pairs = kRows + 1, .first_position = 0, .global_count = 4, .offset = 0, .count = 4}), Error);
-  EXPECT_THROW(PairReader(set, {.seed = 1, .max_pairs = 0, .first_position = 0, .global_count = 4, .offset = 2, .count = 3}), Error);
-  EXPECT_THROW(PairReader(set, {.seed = 1, .max_pairs = 0, .first_position = -1, .global_count = 4, .offset = 0, .count = 4}), Error);
+  EXPECT_THROW(PairReader(set, {.seed = 1,
+                                .max_pairs = kRows + 1,
+                                .first_position = 0,
+                                .global_count = 4,
+                                .offset = 0,
+                                .count = 4}),
+               Error);
+  EXPECT_THROW(PairReader(set, {.seed = 1,
+                                .max_pairs = 0,
+                                .first_position = 0,
+                                .global_count = 4,
+                                .offset = 2,
+                                .count = 3}),
+               Error);
+  EXPECT_THROW(PairReader(set, {.seed = 1,
+                                .max_pairs = 0,
+                                .first_position = -1,
+                                .global_count = 4,
+                                .offset = 0,
+                                .count = 4}),
+               Error);
 }
 
 TEST_F(PairReaderTest, RefusesPairsOfAnotherTeacherNamingBoth) {
@@ -154,7 +192,8 @@ TEST_F(PairReaderTest, RefusesPairsOfAnotherTeacherNamingBoth) {
 
 TEST_F(PairReaderTest, RefusesAMissingSetOrShard) {
   std::string message;
-  EXPECT_EQ(code_of([&] { PairSet(folder_ + "/absent", kTeacher); }, message), ErrorCode::kNotFound) << message;
+  EXPECT_EQ(code_of([&] { PairSet(folder_ + "/absent", kTeacher); }, message), ErrorCode::kNotFound)
+      << message;
   fs::remove(folder_ + "/" + pair_shard_name(1));
   EXPECT_EQ(code_of([&] { PairSet(folder_, kTeacher); }, message), ErrorCode::kNotFound) << message;
   EXPECT_THAT(message, ::testing::HasSubstr(pair_shard_name(1)));
@@ -164,7 +203,8 @@ TEST_F(PairReaderTest, EachRankFindsAFlippedBitInItsOwnShards) {
   const std::string path = folder_ + "/" + pair_shard_name(2);
   std::string content = read_file(path);
   const float wanted = noise_value(33, 2);  // in shard 2
-  const auto place = content.find(std::string(reinterpret_cast<const char*>(&wanted), sizeof wanted));
+  const auto place =
+      content.find(std::string(reinterpret_cast<const char*>(&wanted), sizeof wanted));
   ASSERT_NE(place, std::string::npos);
   content[place] = static_cast<char>(content[place] ^ 1);
   std::ofstream(path, std::ios::binary) << content;
@@ -192,7 +232,12 @@ TEST_F(PairReaderTest, ATruncatedShardIsAnError) {
 TEST_F(PairReaderTest, AnErrorOfTheThreadComesOutOfNext) {
   const PairSet set(folder_, kTeacher);
   fs::resize_file(folder_ + "/" + pair_shard_name(0), 10);  // after it was opened
-  PairReader reader(set, {.seed = 1, .max_pairs = 0, .first_position = 0, .global_count = kRows, .offset = 0, .count = kRows});
+  PairReader reader(set, {.seed = 1,
+                          .max_pairs = 0,
+                          .first_position = 0,
+                          .global_count = kRows,
+                          .offset = 0,
+                          .count = kRows});
   std::string message;
   EXPECT_EQ(code_of([&] { reader.next(); }, message), ErrorCode::kCorrupt) << message;
   EXPECT_THAT(message, ::testing::HasSubstr(pair_shard_name(0)));

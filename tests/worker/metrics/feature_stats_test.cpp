@@ -34,7 +34,8 @@ TEST(FeatureStats, MatchesATwinInPlainLoops) {
       double mean_j = 0, covariance = 0;
       for (std::int64_t n = 0; n < kRows; ++n) mean_j += x[n][j].item<double>() / kRows;
       for (std::int64_t n = 0; n < kRows; ++n) {
-        covariance += (x[n][i].item<double>() - mean_i) * (x[n][j].item<double>() - mean_j) / (kRows - 1);
+        covariance +=
+            (x[n][i].item<double>() - mean_i) * (x[n][j].item<double>() - mean_j) / (kRows - 1);
       }
       EXPECT_NEAR(stats.covariance[i][j].item<double>(), covariance, 1e-12);
     }
@@ -59,7 +60,8 @@ TEST(FeatureStats, DoesNotDependOnTheCut) {
 TEST(FeatureStats, DoesNotDependOnTheOrderOfBatches) {
   const auto features = random_features(1000, 4);
   FeatureAccumulator accumulator(1000, 4);
-  for (std::int64_t first = 900; first >= 0; first -= 100) accumulator.add(first, features.narrow(0, first, 100));
+  for (std::int64_t first = 900; first >= 0; first -= 100)
+    accumulator.add(first, features.narrow(0, first, 100));
   expect_same_bits(accumulator.finish(), feature_stats(features));
 }
 
@@ -70,10 +72,12 @@ TEST(FeatureStats, DoesNotDependOnTheRanks) {
   for (const std::int64_t ranks : {2, 3, 4}) {
     // Batches dealt in turn, and in contiguous ranges.
     for (const bool in_turn : {true, false}) {
-      std::vector<FeatureAccumulator> parts(static_cast<std::size_t>(ranks), FeatureAccumulator(kRows, 4));
+      std::vector<FeatureAccumulator> parts(static_cast<std::size_t>(ranks),
+                                            FeatureAccumulator(kRows, 4));
       for (std::int64_t b = 0; b < kRows / kBatch; ++b) {
         const std::int64_t rank = in_turn ? b % ranks : b * ranks / (kRows / kBatch);
-        parts[static_cast<std::size_t>(rank)].add(b * kBatch, features.narrow(0, b * kBatch, kBatch));
+        parts[static_cast<std::size_t>(rank)].add(b * kBatch,
+                                                  features.narrow(0, b * kBatch, kBatch));
       }
       FeatureAccumulator all(kRows, 4);
       for (auto& part : parts) all.merge(std::move(part));

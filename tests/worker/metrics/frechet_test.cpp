@@ -26,7 +26,8 @@ TEST(Frechet, AgreesWithTheGoldenCases) {
   ASSERT_GE(golden.at("cases").size(), 4u);
   for (const auto& item : golden.at("cases")) {
     const double expected = item.at("frechet").get<double>();
-    const double found = frechet_distance(feature_stats(rows(item.at("a"))), feature_stats(rows(item.at("b"))));
+    const double found =
+        frechet_distance(feature_stats(rows(item.at("a"))), feature_stats(rows(item.at("b"))));
     // Singular covariances: an eigenvalue of 1e-15 instead of 0 adds its root, some 3e-8 each.
     EXPECT_NEAR(found, expected, 2e-6) << item.at("name");
   }
@@ -38,20 +39,26 @@ TEST(Frechet, DiagonalGaussiansHaveAFormula) {
   const auto v1 = torch::tensor({4.0, 0.25, 1.0}, torch::kFloat64);
   const auto v2 = torch::tensor({1.0, 2.25, 1.0}, torch::kFloat64);
   // |m1 - m2|^2 + sum (s1 - s2)^2
-  const double expected = (m1 - m2).square().sum().item<double>() + (v1.sqrt() - v2.sqrt()).square().sum().item<double>();
-  EXPECT_NEAR(frechet_distance({10, m1, torch::diag(v1)}, {10, m2, torch::diag(v2)}), expected, 1e-12);  // fp64 rounding
+  const double expected = (m1 - m2).square().sum().item<double>() +
+                          (v1.sqrt() - v2.sqrt()).square().sum().item<double>();
+  EXPECT_NEAR(frechet_distance({10, m1, torch::diag(v1)}, {10, m2, torch::diag(v2)}), expected,
+              1e-12);  // fp64 rounding
 }
 
-// For positive definite C1 and C2 the cross term is also the sum of the roots of the eigenvalues of C1 C2.
+// For positive definite C1 and C2 the cross term is also the sum of the roots of the eigenvalues of
+// C1 C2.
 TEST(Frechet, AgreesWithTheUnsymmetricForm) {
   torch::manual_seed(1);
-  const auto a = feature_stats(torch::randn({100, 6}, torch::kFloat64).matmul(torch::randn({6, 6}, torch::kFloat64)));
+  const auto a = feature_stats(
+      torch::randn({100, 6}, torch::kFloat64).matmul(torch::randn({6, 6}, torch::kFloat64)));
   const auto b = feature_stats(torch::randn({80, 6}, torch::kFloat64) * 1.5 + 0.3);
   const auto eigenvalues = torch::linalg_eigvals(torch::matmul(a.covariance, b.covariance));
   const double cross = torch::real(eigenvalues).sqrt().sum().item<double>();
-  const double expected = (a.mean - b.mean).square().sum().item<double>() + a.covariance.trace().item<double>() +
+  const double expected = (a.mean - b.mean).square().sum().item<double>() +
+                          a.covariance.trace().item<double>() +
                           b.covariance.trace().item<double>() - 2 * cross;
-  EXPECT_NEAR(frechet_distance(a, b), expected, 1e-9);  // the unsymmetric eigenvalues are the less exact ones
+  EXPECT_NEAR(frechet_distance(a, b), expected,
+              1e-9);  // the unsymmetric eigenvalues are the less exact ones
 }
 
 TEST(Frechet, IsZeroToItselfAndSymmetric) {

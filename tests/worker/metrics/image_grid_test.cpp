@@ -38,12 +38,14 @@ TEST(ImageGrid, ScalesByWholePixels) {
   ASSERT_EQ(large.width, 3 * small.width);
   ASSERT_EQ(large.height, 3 * small.height);
   for (std::int64_t y = 0; y < large.height; ++y) {
-    for (std::int64_t x = 0; x < large.width; ++x) ASSERT_EQ(pixel(large, x, y), pixel(small, x / 3, y / 3));
+    for (std::int64_t x = 0; x < large.width; ++x)
+      ASSERT_EQ(pixel(large, x, y), pixel(small, x / 3, y / 3));
   }
   // Colours stay apart.
   const auto first = images[0].mul(127.5).add(128).to(torch::kUInt8);
-  EXPECT_EQ(pixel(small, 1, 1), (std::vector<int>{first[0][0][0].item<int>(), first[1][0][0].item<int>(),
-                                                  first[2][0][0].item<int>()}));
+  EXPECT_EQ(pixel(small, 1, 1),
+            (std::vector<int>{first[0][0][0].item<int>(), first[1][0][0].item<int>(),
+                              first[2][0][0].item<int>()}));
 }
 
 TEST(ImageGrid, RefusesWhatIsNoImage) {
@@ -54,7 +56,8 @@ TEST(ImageGrid, RefusesWhatIsNoImage) {
 
 TEST(ImageGrid, RowsByClassTakesTheFirstOfEach) {
   const auto labels = torch::tensor({2, 0, 1, 1, 0, 2, 0, 1}, torch::kInt64);
-  EXPECT_TRUE(torch::equal(rows_by_class(labels, 3, 2), torch::tensor({1, 4, 2, 3, 0, 5}, torch::kInt64)));
+  EXPECT_TRUE(
+      torch::equal(rows_by_class(labels, 3, 2), torch::tensor({1, 4, 2, 3, 0, 5}, torch::kInt64)));
   EXPECT_THROW(rows_by_class(labels, 3, 3), Error);
 }
 

@@ -15,7 +15,8 @@ namespace {
 
 Picture gradient(std::int64_t width, std::int64_t height) {
   Picture picture{width, height, {}};
-  for (std::int64_t i = 0; i < width * height * 3; ++i) picture.rgb.push_back(static_cast<std::uint8_t>(7 * i));
+  for (std::int64_t i = 0; i < width * height * 3; ++i)
+    picture.rgb.push_back(static_cast<std::uint8_t>(7 * i));
   return picture;
 }
 
@@ -45,8 +46,8 @@ TEST(Picture, RefusesWhatIsNoWholePng) {
   const auto path = temporary("picture_damaged.png");
   EXPECT_THROW(read_png(temporary("absent.png")), Error);
   const auto whole = encode_png(gradient(40, 30));
-  for (const std::string& content : {std::string("GIF89a"), std::string(), whole.substr(0, whole.size() / 2),
-                                     whole.substr(0, 20)}) {
+  for (const std::string& content : {std::string("GIF89a"), std::string(),
+                                     whole.substr(0, whole.size() / 2), whole.substr(0, 20)}) {
     std::ofstream(path, std::ios::binary | std::ios::trunc) << content;
     try {
       read_png(path);
@@ -74,10 +75,12 @@ TEST(Picture, PanelsStandSideBySideUnderTheirCaptions) {
     return std::vector<std::uint8_t>(begin, begin + width * 3);
   };
   for (std::int64_t y = 0; y < 20; ++y) {
-    ASSERT_TRUE(std::equal(tall.rgb.begin() + y * 180, tall.rgb.begin() + (y + 1) * 180, row(8, top + y, 60).begin()));
+    ASSERT_TRUE(std::equal(tall.rgb.begin() + y * 180, tall.rgb.begin() + (y + 1) * 180,
+                           row(8, top + y, 60).begin()));
   }
   for (std::int64_t y = 0; y < 10; ++y) {
-    ASSERT_TRUE(std::equal(low.rgb.begin() + y * 90, low.rgb.begin() + (y + 1) * 90, row(76, top + y, 30).begin()));
+    ASSERT_TRUE(std::equal(low.rgb.begin() + y * 90, low.rgb.begin() + (y + 1) * 90,
+                           row(76, top + y, 30).begin()));
   }
   EXPECT_EQ(row(76, top + 10, 30), std::vector<std::uint8_t>(90, 255));  // white below the low one
 
@@ -89,17 +92,21 @@ TEST(Picture, PanelsStandSideBySideUnderTheirCaptions) {
       EXPECT_EQ(row(8 + x, 8 + y, 1)[0], ink ? 20 : 255);
     }
   }
-  // "student" is 7 * 12 - 2 pixels wide: cut to the letters that fit in 30, and nothing beyond its panel.
-  for (std::int64_t y = 0; y < 14; ++y) EXPECT_EQ(row(106, 8 + y, 8), std::vector<std::uint8_t>(24, 255));
+  // "student" is 7 * 12 - 2 pixels wide: cut to the letters that fit in 30, and nothing beyond its
+  // panel.
+  for (std::int64_t y = 0; y < 14; ++y)
+    EXPECT_EQ(row(106, 8 + y, 8), std::vector<std::uint8_t>(24, 255));
 }
 
 TEST(Picture, JoiningNothingIsAnError) { EXPECT_THROW(join_panels({}), Error); }
 
 TEST(BitmapFont, GlyphsDiffer) {
-  const std::string known = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.,:;-+=_/%()' ";
+  const std::string known =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.,:;-+=_/%()' ";
   for (std::size_t i = 0; i < known.size(); ++i) {
     EXPECT_NE(glyph_of(known[i]), glyph_of('\x01')) << known[i];
-    for (std::size_t j = 0; j < i; ++j) EXPECT_NE(glyph_of(known[i]), glyph_of(known[j])) << known[i] << known[j];
+    for (std::size_t j = 0; j < i; ++j)
+      EXPECT_NE(glyph_of(known[i]), glyph_of(known[j])) << known[i] << known[j];
   }
   EXPECT_EQ(glyph_of('~'), glyph_of('\xff'));
 }

@@ -11,13 +11,15 @@ namespace {
 
 torch::Tensor one_hot_logits(const std::vector<std::int64_t>& classes, std::int64_t num_classes) {
   auto logits = torch::zeros({std::ssize(classes), num_classes});
-  for (std::size_t i = 0; i < classes.size(); ++i) logits[static_cast<std::int64_t>(i)][classes[i]] = 1;
+  for (std::size_t i = 0; i < classes.size(); ++i)
+    logits[static_cast<std::int64_t>(i)][classes[i]] = 1;
   return logits;
 }
 
 TEST(Quality, PixelStatsByHand) {
   // Class 0: pixels {0, 1} and {-1, 1}; class 1: {.5, .5} and {.5, -.5}.
-  const auto images = torch::tensor({0.0f, 1.0f, -1.0f, 1.0f, .5f, .5f, .5f, -.5f}).view({4, 1, 1, 2});
+  const auto images =
+      torch::tensor({0.0f, 1.0f, -1.0f, 1.0f, .5f, .5f, .5f, -.5f}).view({4, 1, 1, 2});
   const auto labels = torch::tensor({0, 0, 1, 1}, torch::kInt64);
   const auto stats = pixel_stats(images, labels, 2);
   EXPECT_DOUBLE_EQ(stats.mean, 2.0 / 8);
@@ -34,7 +36,8 @@ TEST(Quality, PixelsAreClamped) {
 
 TEST(Quality, AClassOfOneImageTakesNoPartInTheSpread) {
   const auto images = torch::tensor({0.0f, 1.0f, 0.3f}).view({3, 1, 1, 1});
-  EXPECT_NEAR(pixel_stats(images, torch::tensor({0, 0, 1}, torch::kInt64), 3).spread, std::sqrt(0.5), 1e-15);
+  EXPECT_NEAR(pixel_stats(images, torch::tensor({0, 0, 1}, torch::kInt64), 3).spread,
+              std::sqrt(0.5), 1e-15);
   EXPECT_THROW(pixel_stats(images, torch::tensor({0, 1, 2}, torch::kInt64), 3), Error);
 }
 
@@ -52,7 +55,8 @@ TEST(Quality, MeasuresAgainstTheRealOnes) {
   EXPECT_EQ(same.class_share, std::vector<double>(4, 0.25));
   EXPECT_EQ(same.class_balance, 1);
 
-  const auto changed = measure_quality(real * 0.5 + 0.25, labels, one_hot_logits(detected, 4), stats);
+  const auto changed =
+      measure_quality(real * 0.5 + 0.25, labels, one_hot_logits(detected, 4), stats);
   EXPECT_NEAR(changed.spread, 0.5, 1e-6);  // images are fp32
   EXPECT_NEAR(changed.mean_shift, 0.25 - 0.5 * stats.mean, 1e-7);
 }
@@ -60,7 +64,8 @@ TEST(Quality, MeasuresAgainstTheRealOnes) {
 TEST(Quality, SeesWrongAndMissingClasses) {
   const auto images = torch::zeros({8, 1, 1, 1});
   const auto labels = torch::tensor({0, 1, 2, 3, 0, 1, 2, 3}, torch::kInt64);
-  const auto quality = measure_quality(images, labels, one_hot_logits({0, 1, 2, 0, 0, 1, 2, 1}, 4), {0, 1});
+  const auto quality =
+      measure_quality(images, labels, one_hot_logits({0, 1, 2, 0, 0, 1, 2, 1}, 4), {0, 1});
   EXPECT_EQ(quality.class_accuracy, 6.0 / 8);
   EXPECT_EQ(quality.class_share, (std::vector<double>{3.0 / 8, 3.0 / 8, 2.0 / 8, 0}));
   EXPECT_EQ(quality.class_balance, 0);

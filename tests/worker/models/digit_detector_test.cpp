@@ -19,7 +19,8 @@ TEST(DigitDetector, HasTheRecipesSize) {
   EXPECT_EQ(num_parameters(*DigitDetector(1, 14, 10)), 56394);
   DigitDetector large(1, 28, 10);
   EXPECT_EQ(large->named_parameters()["fc1.weight"].sizes(), (std::vector<std::int64_t>{64, 3136}));
-  EXPECT_EQ(large->logits(large->features(torch::zeros({2, 1, 28, 28}))).sizes(), (std::vector<std::int64_t>{2, 10}));
+  EXPECT_EQ(large->logits(large->features(torch::zeros({2, 1, 28, 28}))).sizes(),
+            (std::vector<std::int64_t>{2, 10}));
 }
 
 // The network again in plain loops, on weights in closed form.
@@ -30,14 +31,17 @@ TEST(DigitDetector, AgreesWithATwinInPlainLoops) {
   std::int64_t number = 0;
   for (auto& item : detector->named_parameters()) {
     auto values = torch::arange(item.value().numel(), torch::kFloat64);
-    item.value().copy_((0.2 * torch::sin(1.7 * values + static_cast<double>(++number))).view_as(item.value()));
+    item.value().copy_(
+        (0.2 * torch::sin(1.7 * values + static_cast<double>(++number))).view_as(item.value()));
   }
-  const auto weight = [&](const char* name) { return detector->named_parameters()[name].to(torch::kFloat64).contiguous(); };
+  const auto weight = [&](const char* name) {
+    return detector->named_parameters()[name].to(torch::kFloat64).contiguous();
+  };
   const auto image = torch::sin(torch::arange(kSide * kSide, torch::kFloat64));
 
   using Plane = std::vector<double>;
-  const auto convolve_and_pool = [&](const std::vector<Plane>& in, std::int64_t side, const char* layer,
-                                     std::int64_t channels) {
+  const auto convolve_and_pool = [&](const std::vector<Plane>& in, std::int64_t side,
+                                     const char* layer, std::int64_t channels) {
     const auto w = weight((std::string(layer) + ".weight").c_str());
     const auto b = weight((std::string(layer) + ".bias").c_str());
     const double* wp = w.data_ptr<double>();
@@ -64,19 +68,23 @@ TEST(DigitDetector, AgreesWithATwinInPlainLoops) {
     }
     return out;
   };
-  std::vector<Plane> planes{Plane(image.data_ptr<double>(), image.data_ptr<double>() + kSide * kSide)};
+  std::vector<Plane> planes{
+      Plane(image.data_ptr<double>(), image.data_ptr<double>() + kSide * kSide)};
   planes = convolve_and_pool(planes, kSide, "conv1", 32);
   planes = convolve_and_pool(planes, kSide / 2, "conv2", 64);
   Plane flat;
   for (const Plane& plane : planes) flat.insert(flat.end(), plane.begin(), plane.end());
   const auto input = torch::tensor(flat, torch::kFloat64);
-  const auto expected_features = torch::relu(torch::mv(weight("fc1.weight"), input) + weight("fc1.bias"));
-  const auto expected_logits = torch::mv(weight("fc2.weight"), expected_features) + weight("fc2.bias");
+  const auto expected_features =
+      torch::relu(torch::mv(weight("fc1.weight"), input) + weight("fc1.bias"));
+  const auto expected_logits =
+      torch::mv(weight("fc2.weight"), expected_features) + weight("fc2.bias");
 
   const auto features = detector->features(image.to(torch::kFloat32).view({1, 1, kSide, kSide}));
   // fp32 against fp64 over sums of 9 to 288 terms of size about 0.2.
   EXPECT_TRUE(torch::allclose(features[0].to(torch::kFloat64), expected_features, 1e-5, 1e-5));
-  EXPECT_TRUE(torch::allclose(detector->logits(features)[0].to(torch::kFloat64), expected_logits, 1e-5, 1e-5));
+  EXPECT_TRUE(torch::allclose(detector->logits(features)[0].to(torch::kFloat64), expected_logits,
+                              1e-5, 1e-5));
   EXPECT_GT(expected_features.max().item<double>(), 0);
 }
 

@@ -15,10 +15,12 @@
 namespace onestep {
 namespace {
 
-// D(x; sigma) = 0.3 x / (1 + sigma^2) + 0.1 + 0.01 label: the golden files' denoiser when labels are 0 or absent.
+// D(x; sigma) = 0.3 x / (1 + sigma^2) + 0.1 + 0.01 label: the golden files' denoiser when labels
+// are 0 or absent.
 class ClosedForm final : public Denoiser {
  public:
-  torch::Tensor denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) override {
+  torch::Tensor denoise(const torch::Tensor& x_t, const torch::Tensor& t,
+                        const Condition& condition) override {
     ++calls;
     gradients_on |= torch::GradMode::is_enabled();
     EXPECT_EQ(x_t.scalar_type(), torch::kFloat32);
@@ -26,7 +28,8 @@ class ClosedForm final : public Denoiser {
     EXPECT_EQ(t.size(0), x_t.size(0));
     sigmas.push_back(t[0].item<double>());
     auto x0 = 0.3 * x_t / (1 + per_sample(t).square()) + 0.1;
-    if (condition.labels.defined()) x0 = x0 + 0.01 * per_sample(condition.labels.to(torch::kFloat32));
+    if (condition.labels.defined())
+      x0 = x0 + 0.01 * per_sample(condition.labels.to(torch::kFloat32));
     return x0;
   }
   [[nodiscard]] const NoiseSchedule& schedule() const override { return schedule_; }
@@ -52,17 +55,19 @@ nlohmann::json golden() {
 // z of the golden trajectories, one a row, the same number in each pixel.
 torch::Tensor golden_noise(const nlohmann::json& json) {
   std::vector<float> starts;
-  for (const auto& trajectory : json.at("trajectories")) starts.push_back(trajectory.at("start").get<float>());
+  for (const auto& trajectory : json.at("trajectories"))
+    starts.push_back(trajectory.at("start").get<float>());
   return torch::tensor(starts).view({-1, 1, 1, 1}).expand({-1, 1, 2, 2}).contiguous();
 }
 
 TEST(Sampler, HeunSigmasAreThePublishedOnes) {
-  const std::vector<double> published = {80,       57.585985, 40.785574, 28.374585, 19.352453, 12.910082,
-                                         8.400935, 5.315195,  3.256822,  1.92334,   1.088171,  .585348,
-                                         .296442,  .139516,   .059947,   .022935,   .007528,   .002};
+  const std::vector<double> published = {
+      80,      57.585985, 40.785574, 28.374585, 19.352453, 12.910082, 8.400935, 5.315195, 3.256822,
+      1.92334, 1.088171,  .585348,   .296442,   .139516,   .059947,   .022935,  .007528,  .002};
   const auto sigmas = heun_sigmas({});
   ASSERT_EQ(sigmas.size(), 19u);
-  for (std::size_t i = 0; i < published.size(); ++i) EXPECT_NEAR(sigmas[i], published[i], 1e-6);  // six decimals given
+  for (std::size_t i = 0; i < published.size(); ++i)
+    EXPECT_NEAR(sigmas[i], published[i], 1e-6);  // six decimals given
   EXPECT_EQ(sigmas.back(), 0);
   const auto json = golden();
   for (std::size_t i = 0; i < sigmas.size(); ++i) {
@@ -79,7 +84,8 @@ TEST(Sampler, HeunFollowsTheGoldenTrajectories) {
   EXPECT_EQ(num_network_calls({}), 35);
   for (std::int64_t i = 0; i < images.size(0); ++i) {
     const double end = json.at("trajectories")[static_cast<std::size_t>(i)].at("end").get<double>();
-    // The network's input is rounded to fp32: 80 * 2^-24 at the first step, shrunk by every step after it.
+    // The network's input is rounded to fp32: 80 * 2^-24 at the first step, shrunk by every step
+    // after it.
     EXPECT_NEAR(images[i].max().item<double>(), end, 2e-6);
     EXPECT_NEAR(images[i].min().item<double>(), end, 2e-6);
   }
@@ -87,7 +93,9 @@ TEST(Sampler, HeunFollowsTheGoldenTrajectories) {
 
 // The same method written for one number, for other steps, ranges and a label.
 double heun_twin(double z, int steps, double sigma_min, double sigma_max, double rho, int label) {
-  const auto denoise = [label](double x, double sigma) { return 0.3 * x / (1 + sigma * sigma) + 0.1 + 0.01 * label; };
+  const auto denoise = [label](double x, double sigma) {
+    return 0.3 * x / (1 + sigma * sigma) + 0.1 + 0.01 * label;
+  };
   const auto level = [&](int i) {
     if (i == steps) return 0.0;
     const double a = std::pow(sigma_max, 1 / rho), b = std::pow(sigma_min, 1 / rho);
@@ -98,7 +106,8 @@ double heun_twin(double z, int steps, double sigma_min, double sigma_max, double
     const double here = level(i), there = level(i + 1);
     const double k1 = (x - denoise(x, here)) / here;
     const double euler = x + (there - here) * k1;
-    x = there == 0 ? euler : x + (there - here) * (k1 + (euler - denoise(euler, there)) / there) / 2;
+    x = there == 0 ? euler
+                   : x + (there - here) * (k1 + (euler - denoise(euler, there)) / there) / 2;
   }
   return x;
 }
@@ -110,10 +119,12 @@ TEST(Sampler, HeunTakesItsOptionsAndLabels) {
   spec.sigma_max = 10;
   spec.rho = 3;
   ClosedForm denoiser;
-  const auto noise = torch::tensor({0.5f, -1.25f}).view({2, 1, 1, 1}).expand({2, 1, 2, 2}).contiguous();
+  const auto noise =
+      torch::tensor({0.5f, -1.25f}).view({2, 1, 1, 1}).expand({2, 1, 2, 2}).contiguous();
   const auto images = sample(denoiser, spec, noise, {torch::tensor({3, 7}, torch::kInt64), {}});
   EXPECT_EQ(denoiser.calls, 9);
-  EXPECT_NEAR(images[0][0][1][1].item<double>(), heun_twin(0.5, 5, 0.01, 10, 3, 3), 1e-6);  // fp32 network
+  EXPECT_NEAR(images[0][0][1][1].item<double>(), heun_twin(0.5, 5, 0.01, 10, 3, 3),
+              1e-6);  // fp32 network
   EXPECT_NEAR(images[1][0][1][1].item<double>(), heun_twin(-1.25, 5, 0.01, 10, 3, 7), 1e-6);
 }
 
@@ -126,8 +137,9 @@ TEST(Sampler, RowsDoNotSeeEachOther) {
     SamplerSpec spec;
     spec.kind = kind;
     const auto whole = sample(denoiser, spec, noise, {labels, {}});
-    const auto cut = torch::cat({sample(denoiser, spec, noise.narrow(0, 0, 2), {labels.narrow(0, 0, 2), {}}),
-                                 sample(denoiser, spec, noise.narrow(0, 2, 4), {labels.narrow(0, 2, 4), {}})});
+    const auto cut =
+        torch::cat({sample(denoiser, spec, noise.narrow(0, 0, 2), {labels.narrow(0, 0, 2), {}}),
+                    sample(denoiser, spec, noise.narrow(0, 2, 4), {labels.narrow(0, 2, 4), {}})});
     EXPECT_TRUE(torch::equal(whole, cut)) << kind;
     EXPECT_TRUE(torch::equal(whole, sample(denoiser, spec, noise, {labels, {}}))) << kind;
   }
@@ -169,17 +181,23 @@ TEST(Sampler, RefusesWhatDoesNotFit) {
   const auto noise = torch::zeros({2, 1, 2, 2});
   SamplerSpec spec;
   spec.kind = "huen";
-  expect_error(ErrorCode::kConfig, "heun, one_step, found huen", [&] { sample(denoiser, spec, noise, {}); });
+  expect_error(ErrorCode::kConfig, "heun, one_step, found huen",
+               [&] { sample(denoiser, spec, noise, {}); });
   spec = {};
   spec.steps = 1;
   expect_error(ErrorCode::kConfig, "steps >= 2", [&] { sample(denoiser, spec, noise, {}); });
   spec = {};
   spec.sigma_min = 90;
-  expect_error(ErrorCode::kConfig, "sigma_min < sigma_max", [&] { sample(denoiser, spec, noise, {}); });
-  expect_error(ErrorCode::kMismatch, "[B,1,2,2]", [&] { sample(denoiser, {}, torch::zeros({2, 1, 2, 3}), {}); });
-  expect_error(ErrorCode::kMismatch, "fp32", [&] { sample(denoiser, {}, noise.to(torch::kFloat64), {}); });
-  expect_error(ErrorCode::kMismatch, "labels",
-               [&] { sample(denoiser, {}, noise, {torch::zeros({3}, torch::kInt64), {}}); });
+  expect_error(ErrorCode::kConfig, "sigma_min < sigma_max",
+               [&] { sample(denoiser, spec, noise, {}); });
+  expect_error(ErrorCode::kMismatch, "[B,1,2,2]", [&] {
+    sample(denoiser, {}, torch::zeros({2, 1, 2, 3}), {});
+  });
+  expect_error(ErrorCode::kMismatch, "fp32",
+               [&] { sample(denoiser, {}, noise.to(torch::kFloat64), {}); });
+  expect_error(ErrorCode::kMismatch, "labels", [&] {
+    sample(denoiser, {}, noise, {torch::zeros({3}, torch::kInt64), {}});
+  });
   EXPECT_EQ(denoiser.calls, 0);
 }
 
