@@ -1,8 +1,8 @@
-# add_project_test(NAME name SOURCES a.cpp... LIBRARIES target... [RANKS 1 2 4] [LABELS l...] [TIMEOUT s])
+# add_project_test(NAME name SOURCES a.cpp... LIBRARIES target... [RANKS 1 2 4] [LABELS l...] [TIMEOUT s] [LOCK name])
 # One GoogleTest program, registered with ctest test by test; with RANKS, run whole under mpirun once a count.
 include(GoogleTest)
 function(add_project_test)
-  cmake_parse_arguments(TEST "" "NAME;TIMEOUT" "SOURCES;LIBRARIES;RANKS;LABELS" ${ARGN})
+  cmake_parse_arguments(TEST "" "NAME;TIMEOUT;LOCK" "SOURCES;LIBRARIES;RANKS;LABELS" ${ARGN})
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 120)
   endif()
@@ -21,7 +21,8 @@ function(add_project_test)
     endforeach()
   else()
     target_link_libraries(${TEST_NAME} PRIVATE GTest::gtest_main)
+    # Tests of one LOCK share something on disk and never run side by side.
     gtest_discover_tests(${TEST_NAME} DISCOVERY_MODE PRE_TEST
-      PROPERTIES TIMEOUT ${TEST_TIMEOUT} LABELS "${TEST_LABELS}")
+      PROPERTIES TIMEOUT ${TEST_TIMEOUT} LABELS "${TEST_LABELS}" RESOURCE_LOCK "${TEST_LOCK}")
   endif()
 endfunction()

@@ -194,8 +194,8 @@ int worker_main(int argc, char** argv) {
     }
     return 0;
   } catch (const Error& error) {
-    log_error(error.what());
     const bool stopped = error.code() == ErrorCode::kInterrupted;
+    log(stopped ? LogLevel::kInfo : LogLevel::kError, error.what());
     const bool is_root = !process.communicator || process.communicator->rank() == 0;
     if (process.spec && process.telemetry && (is_root || !stopped) && process.attempt > 0) {
       JobOutcome outcome = outcome_of(*process.spec, process.attempt);
