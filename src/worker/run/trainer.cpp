@@ -80,7 +80,7 @@ class Loop {
     std::string folder;
     if (is_root()) {
       const CheckpointSearch search = find_newest_checkpoint(checkpoints_);
-      for (const std::string& rejected : search.rejected) log_warning("checkpoint skipped: " + rejected);
+      for (const std::string& rejected : search.rejected) keep_for_inspection(rejected);
       if (search.newest) folder = search.newest->folder;
     }
     folder = context_.communicator.broadcast_text(folder, 0);
@@ -105,6 +105,14 @@ class Loop {
     if (is_root()) log_info("resumed from " + folder + " at iteration " + std::to_string(iteration));
     last_saved_ = iteration;
     return iteration;
+  }
+
+  // A bad checkpoint is named, skipped, and pinned so that keep_last leaves it alone. `rejected` is "folder: why".
+  void keep_for_inspection(const std::string& rejected) const {
+    log_warning("checkpoint skipped: " + rejected);
+    for (const std::string& folder : list_checkpoints(checkpoints_)) {
+      if (rejected.starts_with(folder + ": ")) pin_checkpoint(folder);
+    }
   }
 
   static void load(const CheckpointBuffers& checkpoint, const nlohmann::json& counters, NetworkUpdater& updater) {
