@@ -41,6 +41,21 @@ running_coordinator() {
   fi
 }
 
+# watch COMMAND...: runs it so that a signal to this script is acted upon at once, not at the command's end.
+watch() {
+  local result=0
+  "$@" &
+  watched=$!
+  wait "$watched" || result=$?
+  watched=
+  return "$result"
+}
+
+stop_all() {
+  [ -z "$watched" ] || kill -TERM "$watched" 2>/dev/null || true
+  stop_coordinator
+}
+
 stop_coordinator() {
   [ -n "$coordinator" ] || return 0
   kill -TERM "$coordinator" 2>/dev/null || true
@@ -81,7 +96,8 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 data=$out/data
 coordinator=
-trap stop_coordinator EXIT
+watched=
+trap stop_all EXIT
 trap 'echo "demo: stopping; run it again to go on" >&2; exit 130' INT
 trap 'exit 143' TERM
 
@@ -99,9 +115,9 @@ pipeline=$("$onestep" jobs --json | grep -o '"pipeline":"[^"]*"' | head -n 1 | c
 status=0
 if [ -n "$pipeline" ]; then
   echo "demo: going on with $pipeline"
-  "$onestep" follow "$pipeline" --resume || status=$?
+  watch "$onestep" follow "$pipeline" --resume || status=$?
 else
-  "$onestep" submit "$root/configs/digits/pipeline.json" --follow || status=$?
+  watch "$onestep" submit "$root/configs/digits/pipeline.json" --follow || status=$?
   pipeline=$("$onestep" jobs --json | grep -o '"pipeline":"[^"]*"' | head -n 1 | cut -d'"' -f4 || true)
 fi
 if [ "$status" -ne 0 ]; then
