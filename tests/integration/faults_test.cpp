@@ -4,6 +4,8 @@
 
 #include <signal.h>
 
+#include "common/checkpoint_manifest.h"
+#include "common/run_folder.h"
 #include "integration/finished_smoke.h"
 #include "integration/service.h"
 #include "support/files.h"
@@ -104,20 +106,22 @@ TEST_F(Faults, CheckpointOnRequest) {
 }
 
 TEST_F(Faults, ABadNewestCheckpointIsSkippedAndKept) {
-  const std::string id = start_student();
+  nlohmann::json spec = long_student(smoke_, 2);
+  spec["checkpoint"]["keep_last"] = 100;  // so that only the bad one's being bad could remove it
+  const std::string id = service_.submit(spec).at(0);
+  service_.wait_for_checkpoint(id);
   EXPECT_EQ(shell("onestep cancel " + id + " --url " + service_.url()).exit_status, 0);
   service_.wait_for(id, {"cancelled"});
-  const std::string checkpoints = service_.run_folder(id) + "/checkpoints";
-  std::vector<std::string> names = names_in(checkpoints);
-  std::erase_if(names, [](const std::string& name) { return name.find("-a") == std::string::npos; });
-  ASSERT_FALSE(names.empty());
-  const std::string shard = checkpoints + "/" + names.back() + "/rank-0-of-2.safetensors";
+  const std::vector<std::string> checkpoints = list_checkpoints(checkpoints_folder(service_.run_folder(id)));
+  ASSERT_FALSE(checkpoints.empty());
+  const std::string newest = checkpoints.back();
+  const std::string shard = newest + "/" + read_checkpoint_manifest(newest, false).files.at(0).name;
   const std::string content = slurp(shard);
   spit(shard, with_flipped_bit(content, content.size() * 4));
   EXPECT_EQ(shell("onestep resume " + id + " --url " + service_.url()).exit_status, 0);
   expect_undisturbed_bits(id, 2);
   const ShellResult logs = shell("onestep logs " + id + " --attempt 2 --url " + service_.url());
-  EXPECT_THAT(logs.output, HasSubstr(names.back()));
+  EXPECT_THAT(logs.output, HasSubstr(newest));
   EXPECT_NE(slurp(shard), content) << "kept for inspection";
 }
 
