@@ -106,10 +106,7 @@ TEST_F(Faults, CheckpointOnRequest) {
 }
 
 TEST_F(Faults, ABadNewestCheckpointIsSkippedAndKept) {
-  nlohmann::json spec = long_student(smoke_, 2);
-  spec["checkpoint"]["keep_last"] = 100;  // so that only the bad one's being bad could remove it
-  const std::string id = service_.submit(spec).at(0);
-  service_.wait_for_checkpoint(id);
+  const std::string id = start_student();
   EXPECT_EQ(shell("onestep cancel " + id + " --url " + service_.url()).exit_status, 0);
   service_.wait_for(id, {"cancelled"});
   const std::vector<std::string> checkpoints = list_checkpoints(checkpoints_folder(service_.run_folder(id)));
