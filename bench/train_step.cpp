@@ -18,6 +18,7 @@
 #include "worker/models/edm_precond.h"
 #include "worker/run/network_updater.h"
 #include "worker/tensors/flat_parameters.h"
+#include "worker/tensors/heap.h"
 #include "worker/tensors/keyed_random.h"
 
 namespace onestep {
@@ -70,6 +71,7 @@ void write(const std::string& path, std::int64_t batch) {
 }
 
 void time_step(const std::string& path, std::int64_t batch, double seconds) {
+  keep_freed_memory();  // as in the worker
   at::set_num_threads(1);
   const SafetensorsFile file(path);
   EdmPrecond net(network_spec_from_json(nlohmann::json::parse(file.metadata().at("config")), path));

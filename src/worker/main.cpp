@@ -25,6 +25,7 @@
 #include "worker/run/jobs.h"
 #include "worker/run/stop_signal.h"
 #include "worker/run/telemetry_client.h"
+#include "worker/tensors/heap.h"
 
 namespace onestep {
 namespace {
@@ -171,6 +172,7 @@ JobOutcome run(Process& process) {
 }
 
 int worker_main(int argc, char** argv) {
+  keep_freed_memory();
   const Arguments arguments = parse_arguments(argc, argv);
   Process process;
   try {

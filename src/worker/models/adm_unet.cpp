@@ -28,12 +28,15 @@ torch::Tensor normalize(torch::nn::GroupNorm& norm, const torch::Tensor& x,
                     {groups_of(norm->weight.size(0)), kGroupNormEpsilon, silu});
 }
 
-// A 1x1 convolution as a matrix product over the pixels: faster than a convolution at these sizes, forward and backward.
+// A 1x1 convolution as one matrix product over the pixels: faster than a convolution, forward and backward.
+torch::Tensor pointwise(const torch::Tensor& weight, const torch::Tensor& bias, const torch::Tensor& x) {
+  const auto pixels = x.permute({0, 2, 3, 1}).reshape({-1, x.size(1)});  // a view: memory is channels last
+  const auto y = torch::addmm(bias, pixels, weight.flatten(1).t());
+  return y.view({x.size(0), x.size(2), x.size(3), weight.size(0)}).permute({0, 3, 1, 2});
+}
+
 torch::Tensor pointwise(torch::nn::Conv2d& convolution, const torch::Tensor& x) {
-  const torch::Tensor& weight = convolution->weight;
-  const auto kernel = weight.view({1, weight.size(0), weight.size(1)}).expand({x.size(0), -1, -1});
-  const auto bias = convolution->bias.view({1, -1, 1});
-  return torch::baddbmm(bias, kernel, x.flatten(2)).view({x.size(0), weight.size(0), x.size(2), x.size(3)});
+  return pointwise(convolution->weight, convolution->bias, x);
 }
 
 }  // namespace
@@ -75,13 +78,20 @@ torch::Tensor AdmBlockImpl::forward(torch::Tensor x, const torch::Tensor& emb) {
 torch::Tensor AdmBlockImpl::attend(const torch::Tensor& x) {
   const std::int64_t batch = x.size(0), channels = x.size(1), pixels = x.size(2) * x.size(3);
   const std::int64_t width = channels / heads_;
-  const auto packed = pointwise(qkv, normalize(norm2, x, {}, false)).view({batch * heads_, width, 3, pixels});
-  const auto parts = packed.unbind(2);  // each (B*heads, width, pixels)
-  const auto scores =
-      torch::bmm(parts[0].transpose(1, 2), parts[1] / std::sqrt(static_cast<double>(width)));
-  const auto weights = torch::softmax(scores, 2);  // (B*heads, query, key)
-  const auto mixed = torch::bmm(parts[2], weights.transpose(1, 2));
-  return pointwise(proj, mixed.reshape(x.sizes()));
+  // The rows of the weight reordered to [q, k, v][head][channel], so that each part's channels lie together.
+  const auto rows = [&](const torch::Tensor& parameter) {
+    return parameter.view({heads_, width, 3, -1}).permute({2, 0, 1, 3}).reshape({3 * channels, -1});
+  };
+  const auto packed = pointwise(rows(qkv->weight), rows(qkv->bias).flatten(), normalize(norm2, x, {}, false));
+  const auto parts = packed.permute({0, 2, 3, 1}).view({batch, pixels, 3, heads_, width}).unbind(2);
+  const auto of_heads = [&](const torch::Tensor& part) {  // (B*heads, pixels, width)
+    return part.transpose(1, 2).reshape({batch * heads_, pixels, width});
+  };
+  const auto q = of_heads(parts[0]), k = of_heads(parts[1]), v = of_heads(parts[2]);
+  const auto scores = torch::bmm(q, (k / std::sqrt(static_cast<double>(width))).transpose(1, 2));
+  const auto mixed = torch::bmm(torch::softmax(scores, 2), v);  // softmax over the keys; (B*heads, pixels, width)
+  const auto joined = mixed.view({batch, heads_, pixels, width}).permute({0, 1, 3, 2}).reshape(x.sizes());
+  return pointwise(proj, joined.contiguous(torch::MemoryFormat::ChannelsLast));
 }
 
 AdmUnetImpl::AdmUnetImpl(const NetworkSpec& spec) : spec_(spec) {
@@ -185,7 +195,7 @@ torch::Tensor AdmUnetImpl::forward(const torch::Tensor& x, const torch::Tensor& 
                                    const torch::Tensor& labels) {
   const torch::Tensor emb = embed(c_noise, labels);
   torch::Tensor h = spec_.pixel_unshuffle > 1 ? torch::pixel_unshuffle(x, spec_.pixel_unshuffle) : x;
-  h = first_conv_(h);
+  h = first_conv_(h.contiguous(torch::MemoryFormat::ChannelsLast));
   std::vector<torch::Tensor> skips = {h};
   for (auto& block : encoder_) {
     h = block(h, emb);

@@ -30,10 +30,10 @@ class FusedNorm : public torch::autograd::Function<FusedNorm> {
   static torch::Tensor forward(torch::autograd::AutogradContext* context, torch::Tensor x,
                                torch::Tensor weight, torch::Tensor bias,
                                std::optional<torch::Tensor> optional_scale_shift, std::int64_t groups, double epsilon, bool silu) {
-    x = x.contiguous();
+    x = x.contiguous(torch::MemoryFormat::ChannelsLast);
     torch::Tensor scale_shift;
     if (optional_scale_shift) scale_shift = optional_scale_shift->contiguous();
-    torch::Tensor y = torch::empty_like(x);
+    torch::Tensor y = torch::empty_like(x);  // channels last, as x
     torch::Tensor mean = torch::empty({x.size(0), groups}, x.options());
     torch::Tensor rstd = torch::empty_like(mean);
     norm_forward(shape_of(x, groups), affine_of(weight, bias, scale_shift, silu),
@@ -49,25 +49,22 @@ class FusedNorm : public torch::autograd::Function<FusedNorm> {
                                                  torch::autograd::variable_list upstream) {
     const auto saved = context->get_saved_variables();
     const torch::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &scale_shift = saved[3];
-    const torch::Tensor dy = upstream[0].contiguous();
+    const torch::Tensor dy = upstream[0].contiguous(torch::MemoryFormat::ChannelsLast);
     torch::Tensor dx = torch::empty_like(x);
     torch::Tensor dweight = torch::empty_like(weight);
     torch::Tensor dbias = torch::empty_like(bias);
-    torch::Tensor dscale, dshift;
+    torch::Tensor dscale_shift;
     NormGradients gradients{dx.data_ptr<float>(), dweight.data_ptr<float>(), dbias.data_ptr<float>(),
                             nullptr, nullptr};
     if (scale_shift.defined()) {
-      dscale = torch::empty({x.size(0), x.size(1)}, x.options());
-      dshift = torch::empty_like(dscale);
-      gradients.dscale = dscale.data_ptr<float>();
-      gradients.dshift = dshift.data_ptr<float>();
+      dscale_shift = torch::empty_like(scale_shift);
+      gradients.dscale = dscale_shift.data_ptr<float>();
+      gradients.dshift = gradients.dscale + x.size(1);
     }
     norm_backward(shape_of(x, context->saved_data["groups"].toInt()),
                   affine_of(weight, bias, scale_shift, context->saved_data["silu"].toBool()),
                   dy.const_data_ptr<float>(), x.const_data_ptr<float>(),
                   saved[4].const_data_ptr<float>(), saved[5].const_data_ptr<float>(), gradients);
-    torch::Tensor dscale_shift;
-    if (scale_shift.defined()) dscale_shift = torch::cat({dscale, dshift}, 1);
     return {dx, dweight, dbias, dscale_shift, torch::Tensor(), torch::Tensor(), torch::Tensor()};
   }
 };

@@ -13,7 +13,7 @@ struct FusedNormOptions {
   bool silu = true;
 };
 
-// x [B,C,H,W] fp32; weight, bias [C]; scale_shift [B, 2C] (scale first) or undefined.
+// x [B,C,H,W] fp32, best in channels-last memory, which y has; weight, bias [C]; scale_shift [B, 2C] (scale first) or undefined.
 // y = act( (GN(x) * weight + bias) * (1 + scale) + shift ). Differentiable in every tensor.
 torch::Tensor fused_norm(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias,
                          const torch::Tensor& scale_shift, const FusedNormOptions& options);

@@ -6,7 +6,7 @@
 namespace onestep {
 
 struct NormShape {
-  std::int64_t batch = 0, channels = 0, pixels = 0, groups = 0;  // x is [batch, channels, pixels], contiguous
+  std::int64_t batch = 0, channels = 0, pixels = 0, groups = 0;  // x is [batch, pixels, channels], contiguous
 };
 
 // y = act( (normalised(x) * weight + bias) * (1 + scale) + shift ), act = SiLU or identity.
@@ -19,12 +19,12 @@ struct NormAffine {
   bool silu = true;
 };
 
-// Writes y, and mean and reciprocal deviation [batch, groups] for the backward pass. Sums run over 16 fixed lanes: the
-// bits do not depend on the vector width.
+// Writes y, and mean and reciprocal deviation [batch, groups] for the backward pass. Every sum runs channel by
+// channel in the order of the pixels: the bits do not depend on the vector width.
 void norm_forward(const NormShape& shape, const NormAffine& affine, float epsilon, const float* x, float* y, float* mean,
                   float* rstd);
 
-// dx [batch, channels, pixels]; dweight, dbias [channels]; dscale, dshift [batch, channels] (only with scale).
+// dx [batch, pixels, channels]; dweight, dbias [channels]; dscale, dshift as scale and shift (only with these).
 struct NormGradients {
   float* dx = nullptr;
   float* dweight = nullptr;
