@@ -72,14 +72,18 @@ const std::vector<HeavyHeader>& heavy_headers() {
   static const char* kAsioFiles =
       "coordinator/(main|http_server|telemetry_listener)\\.cpp|coordinator/launcher/.*\\.cpp|"
       "worker/run/telemetry_client\\.cpp|cli/client\\.cpp";
+  static const char* kHdf5Files =
+      "common/(hdf5_handle\\.h|pair_shard_\\w+\\.(h|cpp))|worker/data/(image_dataset|latent_dataset)\\.cpp";
   static const std::vector<HeavyHeader> kHeaders = {
       {"torch/", std::regex(kTorchFiles)},
       {"ATen/", std::regex(kTorchFiles)},
       {"c10/", std::regex(kTorchFiles)},
       {"mpi.h", std::regex("worker/(main\\.cpp|comm/mpi_.*\\.cpp)")},
       {"nccl.h", std::regex("worker/comm/nccl_.*")},
-      {"hdf5", std::regex("common/pair_file\\.cpp|worker/data/(image_dataset|latent_dataset)\\.cpp")},
-      {"H5", std::regex("common/pair_file\\.cpp|worker/data/(image_dataset|latent_dataset)\\.cpp")},
+      {"hdf5", std::regex(kHdf5Files)},
+      {"H5", std::regex(kHdf5Files)},
+      {"common/hdf5_handle.h", std::regex(kHdf5Files)},
+      {"common/pair_shard_layout.h", std::regex("common/pair_shard_\\w+\\.cpp")},
       {"sqlite3", std::regex("coordinator/(store\\.cpp|sqlite\\.h)")},
       {"coordinator/sqlite.h", std::regex("coordinator/store\\.cpp")},
       {"boost/", std::regex(kAsioFiles)},

@@ -10,49 +10,13 @@
 #include "common/durable_file.h"
 #include "common/error.h"
 #include "common/hash.h"
+#include "common/hdf5_handle.h"
 
 namespace onestep {
 namespace {
 
 constexpr const char* kFormat = "onestep-images";
 constexpr std::int64_t kFormatVersion = 1;
-
-// Everything here is closed at once. HDF5's own handler at exit complains, in its own words, of the
-// damaged files that it could not take down again.
-[[maybe_unused]] const bool kNoExitHandler = H5dont_atexit() >= 0;
-
-// An HDF5 identifier, closed by the function of its kind.
-class Handle {
- public:
-  Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-  ~Handle() {
-    if (id_ >= 0) close_(id_);
-  }
-  [[nodiscard]] bool valid() const { return id_ >= 0; }
-  operator hid_t() const { return id_; }  // NOLINT: HDF5's functions take it so
-
- private:
-  hid_t id_;
-  herr_t (*close_)(hid_t);
-};
-
-// HDF5 prints its own error stack unless told otherwise.
-class QuietHdf5 {
- public:
-  QuietHdf5() {
-    H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  }
-  QuietHdf5(const QuietHdf5&) = delete;
-  QuietHdf5& operator=(const QuietHdf5&) = delete;
-  ~QuietHdf5() { H5Eset_auto2(H5E_DEFAULT, function_, data_); }
-
- private:
-  H5E_auto2_t function_ = nullptr;
-  void* data_ = nullptr;
-};
 
 // Reads the parts of one image file; every failure names the file, the part, what was expected and
 // what was found.
@@ -72,9 +36,9 @@ class ImageFile {
   }
 
   [[nodiscard]] std::int64_t integer(const char* name) const {
-    const Handle attribute = open_attribute(name);
-    const Handle type(H5Aget_type(attribute), H5Tclose);
-    const Handle space(H5Aget_space(attribute), H5Sclose);
+    const Hdf5Handle attribute = open_attribute(name);
+    const Hdf5Handle type(H5Aget_type(attribute), H5Tclose);
+    const Hdf5Handle space(H5Aget_space(attribute), H5Sclose);
     std::int64_t value = 0;
     if (H5Tget_class(type) != H5T_INTEGER || H5Sget_simple_extent_npoints(space) != 1 ||
         H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0) {
@@ -84,13 +48,13 @@ class ImageFile {
   }
 
   [[nodiscard]] std::string text(const char* name) const {
-    const Handle attribute = open_attribute(name);
-    const Handle type(H5Aget_type(attribute), H5Tclose);
-    const Handle space(H5Aget_space(attribute), H5Sclose);
+    const Hdf5Handle attribute = open_attribute(name);
+    const Hdf5Handle type(H5Aget_type(attribute), H5Tclose);
+    const Hdf5Handle space(H5Aget_space(attribute), H5Sclose);
     if (H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1) {
       corrupt(attribute_name(name), "one string", "another type");
     }
-    const Handle memory(H5Tcopy(H5T_C_S1), H5Tclose);
+    const Hdf5Handle memory(H5Tcopy(H5T_C_S1), H5Tclose);
     H5Tset_cset(memory, H5Tget_cset(type));
     std::string value;
     if (H5Tis_variable_str(type) > 0) {
@@ -116,13 +80,13 @@ class ImageFile {
   // A contiguous dataset of unsigned bytes of the given rank.
   std::vector<std::uint8_t> bytes(const char* name, int rank, std::vector<hsize_t>& shape) const {
     const std::string what = std::string("dataset `") + name + "`";
-    const Handle dataset(H5Dopen2(file_, name, H5P_DEFAULT), H5Dclose);
+    const Hdf5Handle dataset(H5Dopen2(file_, name, H5P_DEFAULT), H5Dclose);
     if (!dataset.valid()) corrupt(what, "to be there", "none");
-    const Handle type(H5Dget_type(dataset), H5Tclose);
+    const Hdf5Handle type(H5Dget_type(dataset), H5Tclose);
     if (H5Tequal(type, H5T_STD_U8LE) <= 0 && H5Tequal(type, H5T_STD_U8BE) <= 0) {
       corrupt(what, "unsigned bytes", "another type");
     }
-    const Handle space(H5Dget_space(dataset), H5Sclose);
+    const Hdf5Handle space(H5Dget_space(dataset), H5Sclose);
     const int found_rank = H5Sget_simple_extent_ndims(space);
     if (found_rank != rank) {
       corrupt(what, std::to_string(rank) + " dimensions", std::to_string(found_rank));
@@ -131,7 +95,7 @@ class ImageFile {
     H5Sget_simple_extent_dims(space, shape.data(), nullptr);
     // A damaged shape must not become an allocation: the storage is contiguous and lies within the
     // file.
-    const Handle layout(H5Dget_create_plist(dataset), H5Pclose);
+    const Hdf5Handle layout(H5Dget_create_plist(dataset), H5Pclose);
     const auto stored = static_cast<std::uint64_t>(H5Dget_storage_size(dataset));
     const std::uint64_t in_file = std::filesystem::file_size(path_);
     std::uint64_t total = 1;
@@ -171,7 +135,7 @@ class ImageFile {
     return std::string("attribute `") + name + "`";
   }
 
-  [[nodiscard]] Handle open_attribute(const char* name) const {
+  [[nodiscard]] Hdf5Handle open_attribute(const char* name) const {
     const htri_t there = H5Aexists(file_, name);
     if (there < 0)
       corrupt(attribute_name(name), "to be there",
@@ -184,7 +148,7 @@ class ImageFile {
 
   QuietHdf5 quiet_;
   std::string path_;
-  Handle file_;
+  Hdf5Handle file_;
 };
 
 // [N,C,H,W] bytes -> [N,C,side,side] in [-1,1]: the mean of each box, computed from the exact
