@@ -6,6 +6,7 @@
 #include "coordinator/scheduler.h"
 
 #include <algorithm>
+#include <filesystem>
 
 namespace onestep {
 namespace {
@@ -23,6 +24,19 @@ JobFilter of_pipeline(const std::string& id) {
 std::string prepare_data_folder(const std::string& data) {
   create_folders_durably(data + "/jobs");
   return data;
+}
+
+// Attempts are numbered from 1 in a run folder, so that one folder can't serve two jobs.
+void require_new_folder(const JobSpec& spec) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  if (spec.output.empty() || !fs::exists(spec.output, ignored)) return;
+  if (fs::is_directory(spec.output, ignored) && fs::is_empty(spec.output, ignored)) return;
+  throw Error(ErrorCode::kConflict, "job " + spec.name + ": output: " + spec.output +
+                                        ": expected a new or empty folder, found " +
+                                        (fs::is_directory(spec.output, ignored)
+                                             ? "files in it"
+                                             : "something that is no folder"));
 }
 
 // The lowest and the highest point of each of max_points / 2 stretches, in their order.
@@ -90,6 +104,7 @@ JobRecord Coordinator::find_job(const std::string& id) {
 }
 
 PipelineRecord Coordinator::submit(const Pipeline& pipeline) {
+  for (const PipelineJob& entry : pipeline.jobs) require_new_folder(entry.spec);
   Store::Transaction transaction = store_.begin();
   PipelineRecord record;
   record.number = store_.next_pipeline_number();
@@ -113,6 +128,8 @@ PipelineRecord Coordinator::submit(const Pipeline& pipeline) {
     store_.insert_job(job);
     ids[job.name] = job.id;
     record.jobs.push_back(job.id);
+    // From now on the folder is this job's: nobody else may name it.
+    if (!entry.spec.output.empty()) write_run_folder(job);
   }
   transaction.commit();
   update_dependencies();
@@ -229,8 +246,10 @@ std::vector<LeaseRecord> Coordinator::shards(const std::string& id) {
   return plan_with_leases(*options, spec.ranks, store_.leases(job.id));
 }
 
-std::string Coordinator::run_folder(const std::string& job) const {
-  return options_.data + "/jobs/" + job;
+std::string Coordinator::run_folder(const std::string& id) {
+  const std::optional<JobRecord> job = store_.job(id);
+  const std::string chosen = job ? job->spec.value("output", "") : "";
+  return chosen.empty() ? options_.data + "/jobs/" + id : chosen;
 }
 
 json Coordinator::worker_spec(const std::string& id) {

@@ -104,8 +104,8 @@ class Coordinator {
   std::vector<MetricSeries> metrics(const std::string& id, const std::vector<std::string>& keys,
                                     std::int64_t max_points);
   std::vector<LeaseRecord> shards(const std::string& id);
-  [[nodiscard]] std::string run_folder(
-      const std::string& job) const;  // takes a real id; need not exist yet
+  // The spec's "output", or a folder of the job's own in the data folder; takes a real id.
+  [[nodiscard]] std::string run_folder(const std::string& id);
   // The spec as the worker gets it: "@name" replaced, output set.
   nlohmann::json worker_spec(const std::string& id);
 
@@ -149,7 +149,7 @@ class Coordinator {
   void decide_end(JobRecord& job, AttemptRecord& attempt, const JobOutcome& outcome);
   void decide_restart(JobRecord& job, const AttemptRecord& attempt, const JobOutcome& outcome);
   void request_stop(JobRecord& job, bool cancel, const std::string& reason);
-  [[nodiscard]] LaunchRequest launch_request(const JobRecord& job, int attempt) const;
+  [[nodiscard]] LaunchRequest launch_request(const JobRecord& job, int attempt);
   [[nodiscard]] JobSpec resolved_spec(const JobRecord& job);
 
   // Checkpoints and their evaluations.

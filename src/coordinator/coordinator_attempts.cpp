@@ -30,7 +30,7 @@ JobOutcome failure(const JobRecord& job, ErrorCode code, const std::string& mess
 
 }  // namespace
 
-LaunchRequest Coordinator::launch_request(const JobRecord& job, int attempt) const {
+LaunchRequest Coordinator::launch_request(const JobRecord& job, int attempt) {
   return {.job = job.id,
           .attempt = attempt,
           .ranks = job.ranks,

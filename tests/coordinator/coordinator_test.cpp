@@ -264,6 +264,35 @@ TEST_F(CoordinatorTest, TheWorkerGetsAResolvedSpec) {
   EXPECT_FALSE(request.background);
 }
 
+TEST_F(CoordinatorTest, ASpecMayNameItsRunFolder) {
+  json teacher = kTeacher;
+  teacher["output"] = "runs/teacher";
+  submit({teacher, kPairs});
+  const std::string run = folder_ / "runs/teacher";
+  EXPECT_EQ(coordinator_->run_folder("teacher-1"), run);
+  EXPECT_TRUE(file_exists(job_file(run))) << "the folder is taken from now on";
+  EXPECT_EQ(coordinator_->worker_spec("pairs-2")["teacher"], run);
+  tick();
+  EXPECT_EQ(machine_.of("teacher-1", 1).request.run_folder, run);
+  succeed("teacher-1");
+  EXPECT_EQ(state("teacher-1"), "succeeded");
+  EXPECT_FALSE(file_exists(folder_ / "data/jobs/teacher-1"));
+}
+
+TEST_F(CoordinatorTest, ARunFolderInUseIsRefusedAndNothingIsSubmitted) {
+  json teacher = kTeacher;
+  teacher["output"] = "runs/teacher";
+  submit({teacher});
+  try {
+    submit({kDetector, teacher});
+    FAIL() << "one folder, two jobs";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kConflict);
+    EXPECT_THAT(error.what(), HasSubstr(folder_ / "runs/teacher: expected a new or empty folder"));
+  }
+  EXPECT_THAT(coordinator_->jobs({}), SizeIs(1));
+}
+
 TEST_F(CoordinatorTest, AnUnknownJobOrPipelineIsNotFound) {
   EXPECT_THROW(coordinator_->job("nobody-1"), Error);
   EXPECT_THROW(coordinator_->pipeline("nothing"), Error);

@@ -125,11 +125,14 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   ::dup2(output, 1);
   ::dup2(output, 2);
   // Nothing else is inherited: a listening port or the folder's lock must not outlive the
-  // coordinator.
-  if (::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
+  // coordinator. All is closed here and now; `report` alone closes with exec, so that when it tells
+  // the coordinator of its success the lock is the coordinator's alone.
+  const auto kept = static_cast<unsigned>(report);
+  const bool below = kept == 3 || ::close_range(3, kept - 1, 0) == 0;
+  if (!below || ::close_range(kept + 1, ~0U, 0) != 0) {
     const int limit = static_cast<int>(std::min(::sysconf(_SC_OPEN_MAX), 65536L));
     for (int descriptor = 3; descriptor < limit; ++descriptor) {
-      ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+      if (descriptor != report) ::close(descriptor);
     }
   }
   sigset_t none;
