@@ -164,15 +164,29 @@ class Writing {
   json& object_;
 };
 
-// Calls `visit` on each path and nothing else.
+// The kinds of job that write what a field of this name reads.
+std::vector<std::string> kinds_read_by(const std::string& key) {
+  if (key == "teacher") return {"train_teacher", "export"};
+  if (key == "pairs") return {"generate_pairs"};
+  if (key == "detector") return {"train_detector"};
+  if (key == "model") return {"train_teacher", "distill", "export"};
+  if (key == "compare") return {"evaluate"};
+  return {};
+}
+
+// Calls `visit(key, pointer, path)` on each path and nothing else.
 template <class Visit>
 class VisitingPaths {
  public:
   explicit VisitingPaths(Visit visit) : visit_(std::move(visit)) {}
 
-  void path(const char*, std::string& value, Presence = Presence::kOptional) { visit_(value); }
-  void paths(const char*, std::vector<std::string>& values) {
-    for (std::string& value : values) visit_(value);
+  void path(const char* key, std::string& value, Presence = Presence::kOptional) {
+    visit_(key, pointer_ + "/" + key, value);
+  }
+  void paths(const char* key, std::vector<std::string>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      visit_(key, pointer_ + "/" + key + "/" + std::to_string(i), values[i]);
+    }
   }
   template <class... Ignored>
   void integer(Ignored&&...) {}
@@ -182,18 +196,22 @@ class VisitingPaths {
   void number(Ignored&&...) {}
   void choice(const char*, std::string&, const std::vector<std::string>&) {}
   template <class Struct, class... More>
-  void object(const char*, Struct& value, More... more) {
+  void object(const char* key, Struct& value, More... more) {
+    const std::string outer = pointer_;
+    pointer_ += std::string("/") + key;
     describe(*this, value, more...);
+    pointer_ = outer;
   }
 
  private:
   Visit visit_;
+  std::string pointer_;
 };
 
 template <class Visit>
 void visit_references(JobSpec& spec, Visit visit) {
-  VisitingPaths visitor([&visit](std::string& path) {
-    if (!path.empty() && path.front() == '@') visit(path);
+  VisitingPaths visitor([&visit](const char* key, const std::string& pointer, std::string& path) {
+    if (!path.empty() && path.front() == '@') visit(key, pointer, path);
   });
   std::visit([&visitor](auto& options) { describe(visitor, options); }, spec.options);
 }
@@ -336,17 +354,26 @@ std::vector<std::string> differing_keys(const json& expected, const json& found)
 
 JobSpec substitute_references(JobSpec spec,
                               const std::function<std::string(const std::string&)>& resolve) {
-  visit_references(spec, [&resolve](std::string& path) { path = resolve(path.substr(1)); });
+  visit_references(spec, [&resolve](const char*, const std::string&, std::string& path) {
+    path = resolve(path.substr(1));
+  });
   return spec;
+}
+
+std::vector<ReferenceUse> reference_uses(const JobSpec& spec) {
+  std::vector<ReferenceUse> uses;
+  JobSpec copy = spec;
+  visit_references(copy, [&uses](const char* key, const std::string& pointer, const std::string& path) {
+    uses.push_back({pointer, path.substr(1), kinds_read_by(key)});
+  });
+  return uses;
 }
 
 std::vector<std::string> references(const JobSpec& spec) {
   std::vector<std::string> names;
-  JobSpec copy = spec;
-  visit_references(copy, [&names](const std::string& path) {
-    const std::string name = path.substr(1);
-    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
-  });
+  for (const ReferenceUse& use : reference_uses(spec)) {
+    if (std::find(names.begin(), names.end(), use.name) == names.end()) names.push_back(use.name);
+  }
   return names;
 }
 

@@ -201,5 +201,12 @@ std::vector<std::string> differing_keys(const nlohmann::json& expected, const nl
 JobSpec substitute_references(JobSpec spec, const std::function<std::string(const std::string&)>& resolve);
 // Names after "@", each once.
 std::vector<std::string> references(const JobSpec& spec);
+// Every use of "@name": where it stands, and the kinds of job whose output folder can stand there.
+struct ReferenceUse {
+  std::string pointer;             // JSON pointer of the field
+  std::string name;                // after "@"
+  std::vector<std::string> kinds;  // empty: nothing that a job writes
+};
+std::vector<ReferenceUse> reference_uses(const JobSpec& spec);
 
 }  // namespace onestep

@@ -1,6 +1,7 @@
 #include "common/pipeline.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -11,9 +12,9 @@ namespace {
 
 using nlohmann::json;
 
-std::string joined(const std::vector<std::string>& words) {
+std::string joined(const std::vector<std::string>& words, const std::string& separator = ", ") {
   std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  for (const std::string& word : words) text += (text.empty() ? "" : separator) + word;
   return text;
 }
 
@@ -66,6 +67,30 @@ void check_names(const std::vector<PipelineJob>& jobs, const std::vector<std::st
                                                "), found '" + name + "'"});
       }
     }
+  }
+}
+
+// "@name" must stand for a job whose output can be read there; two jobs can't write one folder.
+void check_folders(const std::vector<PipelineJob>& jobs, const std::vector<std::string>& pointers,
+                   std::vector<Violation>& violations) {
+  std::map<std::string, std::string> kind_of, writer_of;
+  for (const PipelineJob& job : jobs) kind_of[job.spec.name] = job.spec.kind;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    for (const ReferenceUse& use : reference_uses(jobs[i].spec)) {
+      const auto found = kind_of.find(use.name);
+      if (found == kind_of.end() || found->second.empty()) continue;  // reported elsewhere
+      if (std::find(use.kinds.begin(), use.kinds.end(), found->second) != use.kinds.end()) continue;
+      violations.push_back({pointers[i] + use.pointer,
+                            (use.kinds.empty() ? "expected a path, which no job writes"
+                                               : "expected a job of kind " + joined(use.kinds, " or ")) +
+                                ", found @" + use.name + ", which is of kind " + found->second});
+    }
+    const std::string& output = jobs[i].spec.output;
+    if (output.empty()) continue;
+    const auto [other, is_new] = writer_of.try_emplace(output, jobs[i].spec.name);
+    if (is_new) continue;
+    violations.push_back({pointers[i] + "/output", "expected a folder of its own, found " + output +
+                                                       ", which job '" + other->second + "' writes"});
   }
 }
 
@@ -126,6 +151,7 @@ Pipeline parse_pipeline(const json& document, const std::string& base, const std
     violations.insert(violations.begin(), reader.violations().begin(), reader.violations().end());
   }
   check_names(jobs, pointers, violations);
+  check_folders(jobs, pointers, violations);
   if (violations.empty()) pipeline.jobs = sorted(std::move(jobs), violations);
   if (!violations.empty()) throw ConfigError(where, std::move(violations));
   return pipeline;

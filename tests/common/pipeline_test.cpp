@@ -76,6 +76,32 @@ TEST(Pipeline, RefusesUnknownNamesDuplicatesAndCircles) {
               ElementsAre(testing::AllOf(HasSubstr("found a circle"), HasSubstr("a, b"))));
 }
 
+TEST(Pipeline, AReferenceStandsForAJobWhoseOutputFitsThere) {
+  const json detector = {
+      {"name", "detector"}, {"kind", "train_detector"}, {"dataset", {{"path", "d.h5"}}}};
+  const json pairs = {{"name", "pairs"}, {"kind", "generate_pairs"}, {"teacher", "@detector"}};
+  const json judge = {{"name", "judge"},          {"kind", "evaluate"},
+                      {"detector", "@detector"},  {"dataset", {{"path", "@pairs"}}},
+                      {"model", "/m"},            {"compare", {"/x", "@pairs"}}};
+  EXPECT_THAT(
+      problems(pipeline_of({detector, pairs, judge})),
+      ElementsAre("/jobs/1/teacher: expected a job of kind train_teacher or export, found @detector, "
+                  "which is of kind train_detector",
+                  "/jobs/2/dataset/path: expected a path, which no job writes, found @pairs, which is "
+                  "of kind generate_pairs",
+                  "/jobs/2/compare/1: expected a job of kind evaluate, found @pairs, which is of kind "
+                  "generate_pairs"));
+}
+
+TEST(Pipeline, TwoJobsCanNotWriteOneFolder) {
+  json first = job("a", "/m"), second = job("b", "/m");
+  first["output"] = "runs/x";
+  second["output"] = "runs/y/../x";
+  EXPECT_THAT(problems(pipeline_of({first, second})),
+              ElementsAre("/jobs/1/output: expected a folder of its own, found /base/runs/x, which job "
+                          "'a' writes"));
+}
+
 TEST(Pipeline, ReportsEveryProblemOfEveryJob) {
   json first = job("a", "/m");
   first["weigths"] = "ema";
@@ -212,7 +238,7 @@ TEST(Configs, TheDigitsPipelineIsTheRecipe) {
   EXPECT_EQ(distill.ema_half_life_images, 6000);
   EXPECT_EQ(distill.evaluation.detector, "@detector");
   EXPECT_EQ(distill.evaluation.count, 2000);
-  EXPECT_EQ(jobs["distill"].spec.checkpoint.every_iterations, 50);
+  EXPECT_EQ(jobs["distill"].spec.checkpoint.every_iterations, 100);
 
   for (const char* name : {"teacher", "distill", "regression_only"}) {
     EXPECT_EQ(jobs[name].spec.ranks, 2) << name;
