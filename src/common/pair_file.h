@@ -13,7 +13,7 @@ namespace onestep {
 
 // What a pair set is, in every shard's attributes and in the manifest.
 struct PairSetInfo {
-  static constexpr int kVersion = 1;
+  static constexpr int kVersion = 2;
   std::string teacher_sha256;            // of the teacher's model.safetensors
   std::string sampler;                   // JSON text of the resolved sampler options
   int steps = 0;
@@ -42,7 +42,6 @@ struct PairShardRecord {
 struct PairSetManifest {
   PairSetInfo info;
   std::vector<PairShardRecord> shards;  // by index
-  std::string commit;
 };
 
 constexpr std::int64_t kPairBlockRows = 256;  // rows under one XXH3-128 digest

@@ -36,8 +36,7 @@ json manifest_json(const PairSetManifest& manifest) {
           {"width", info.width},
           {"count", info.count},
           {"rows_per_shard", info.rows_per_shard},
-          {"shards", std::move(shards)},
-          {"commit", manifest.commit}};
+          {"shards", std::move(shards)}};
 }
 
 PairSetManifest manifest_from_json(const json& document, const std::string& where) {
@@ -54,7 +53,6 @@ PairSetManifest manifest_from_json(const json& document, const std::string& wher
   manifest.info.width = fields.integer("width", 1);
   manifest.info.count = fields.integer("count", 1);
   manifest.info.rows_per_shard = fields.integer("rows_per_shard", 1);
-  manifest.commit = fields.text("commit");
   // The plan follows from count and rows_per_shard; the list must agree with it.
   const json& list = fields.array("shards");
   const std::int64_t rows = manifest.info.rows_per_shard;

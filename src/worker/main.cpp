@@ -166,6 +166,7 @@ JobOutcome run(Process& process) {
   outcome.digest = made.digest;
   outcome.result = made.result;
   outcome.result["ranks"] = process.communicator->size();
+  outcome.result["commit"] = build_commit();
   outcome.result["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (earlier && earlier->digest == outcome.digest) outcome = *earlier;
   return outcome;

@@ -49,7 +49,6 @@ void write_checkpoint(const std::string& folder) {
   manifest.config_sha256 = sha256("config");
   manifest.config = nlohmann::json::object();
   manifest.state = nlohmann::json::object();
-  manifest.commit = "c";
   manifest.processor = "p";
   const std::string digest =
       write_safetensors(file, {{"generator.parameters@0", DType::kF32, {4}, std::as_bytes(std::span(values))}}, {});
@@ -63,7 +62,6 @@ void write_pairs(const std::string& folder) {
   PairSetManifest manifest;
   manifest.info = {.teacher_sha256 = sha256("teacher"), .sampler = "{}", .steps = 18, .seed = 1, .channels = 1, .height = 2,
                    .width = 2, .count = 3, .rows_per_shard = 3};
-  manifest.commit = "c";
   const PairRows rows{std::vector<float>(12, 1.0f), std::vector<float>(12, 0.5f), {0, 1, 2}, {0, 1, 2}};
   manifest.shards = {write_pair_shard(folder, manifest.info, 0, 1, rows)};
   write_pair_manifest(folder, manifest);

@@ -4,7 +4,6 @@
 #include <optional>
 #include <thread>
 
-#include "common/build_info.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/pair_file.h"
@@ -162,7 +161,6 @@ JobResult run_generate_pairs(const RunContext& context) {
   if (rank == 0) {
     PairSetManifest manifest;
     manifest.info = info;
-    manifest.commit = build_commit();
     for (const std::string& text : texts) {
       for (const auto& record : nlohmann::json::parse(text)) manifest.shards.push_back(record_from(record));
     }

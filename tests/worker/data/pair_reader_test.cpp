@@ -33,7 +33,6 @@ class PairReaderTest : public ::testing::Test {
     fs::remove_all(folder_);
     fs::create_directories(folder_);
     PairSetManifest manifest;
-    manifest.commit = "0123456789ab";
     manifest.info.teacher_sha256 = kTeacher;
     manifest.info.sampler = R"({"kind":"heun"})";
     manifest.info.steps = 18;
