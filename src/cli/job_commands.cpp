@@ -40,6 +40,37 @@ void command_job(const Client& client, const std::string& job, const std::string
             << (reason.empty() ? "" : " (" + reason + ")") << "\n";
 }
 
+// How far the log of one attempt is read; attempt 0: the newest, whichever that is.
+struct LogPlace {
+  int attempt = 0;
+  std::string offset = "0";
+};
+
+// Prints what was written since the last call, and moves on.
+void print_new_text(const Client& client, const LogsOptions& options, LogPlace& place) {
+  for (bool more = true; more;) {
+    std::string target = "/logs?rank=" + percent_encode(options.rank) + "&offset=" + place.offset + "&limit=65536";
+    if (place.attempt > 0) target += "&attempt=" + std::to_string(place.attempt);
+    const ClientResponse answer = client.request("GET", job_target(options.job, target));
+    const auto next = answer.headers.find("x-next-offset");
+    const auto attempt = answer.headers.find("x-attempt");
+    if (next == answer.headers.end() || attempt == answer.headers.end()) {
+      throw Error(ErrorCode::kUnavailable, to_string(client.url()) + ": logs without X-Next-Offset and X-Attempt");
+    }
+    more = next->second != place.offset && !answer.body.empty();
+    place.offset = next->second;
+    place.attempt = std::stoi(attempt->second);
+    if (answer.body.empty()) return;
+    if (options.json) {
+      const json line = {
+          {"job", options.job}, {"attempt", place.attempt}, {"rank", options.rank}, {"text", answer.body}};
+      std::cout << line.dump(-1, ' ', false, json::error_handler_t::replace) << std::endl;
+    } else {
+      std::cout << answer.body << std::flush;
+    }
+  }
+}
+
 void print_fields(const json& object, const std::vector<const char*>& keys) {
   std::vector<std::vector<std::string>> rows;
   for (const char* key : keys) {
@@ -122,30 +153,24 @@ void checkpoint_job(const Client& client, const std::string& job, bool as_json) 
 }
 
 void print_logs(const Client& client, const LogsOptions& options) {
-  std::string offset = "0";
+  LogPlace place;
+  place.attempt = options.attempt.value_or(0);
   while (true) {
-    // The state is read before the text, so that nothing written before the end is missed.
-    const bool ended = options.follow && has_ended(text_at(client.get(job_target(options.job)), "state"));
-    bool more = true;
-    while (more) {
-      std::string target = "/logs?rank=" + percent_encode(options.rank) + "&offset=" + offset + "&limit=65536";
-      if (options.attempt) target += "&attempt=" + std::to_string(*options.attempt);
-      const ClientResponse answer = client.request("GET", job_target(options.job, target));
-      const auto next = answer.headers.find("x-next-offset");
-      if (next == answer.headers.end()) {
-        throw Error(ErrorCode::kUnavailable, to_string(client.url()) + ": logs without X-Next-Offset");
-      }
-      more = next->second != offset && !answer.body.empty();
-      offset = next->second;
-      if (answer.body.empty()) break;
-      if (options.json) {
-        const json line = {{"job", options.job}, {"rank", options.rank}, {"text", answer.body}};
-        std::cout << line.dump(-1, ' ', false, json::error_handler_t::replace) << std::endl;
-      } else {
-        std::cout << answer.body << std::flush;
-      }
+    // State and attempts are read before the text, so that nothing written before the end is missed.
+    bool ended = !options.follow;
+    int newest = 0;
+    if (options.follow) {
+      const json job = client.get(job_target(options.job));
+      ended = has_ended(text_at(job, "state"));
+      newest = static_cast<int>(job.value("attempts", json::array()).size());
     }
-    if (!options.follow || ended) return;
+    print_new_text(client, options, place);
+    // A restarted job writes a log of its own; the one before it was read to its end just now.
+    if (!options.attempt && place.attempt > 0 && place.attempt < newest) {
+      place = {place.attempt + 1, "0"};
+      continue;
+    }
+    if (ended) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
   }
 }

@@ -119,13 +119,33 @@ TEST(CommandLine, FollowEndsWithOneJsonObjectAndTheJobsFate) {
 
 TEST(CommandLine, LogsGoOnFromTheOffsetTheyReached) {
   const auto text = [](const std::string& body, int next) {
-    return http_answer(200, "text/plain", body, "X-Next-Offset: " + std::to_string(next) + "\r\n");
+    return http_answer(200, "text/plain", body, "X-Attempt: 2\r\nX-Next-Offset: " + std::to_string(next) + "\r\n");
   };
   CannedServer server({text("one\n", 4), text("two\n", 8), text("", 8)});
   const ProgramResult run = onestep("logs a-1 --rank 1 --attempt 2 --url " + server.url());
   EXPECT_EQ(run.output, "one\ntwo\n");
   EXPECT_THAT(server.requests().at(1), HasSubstr("/api/v1/jobs/a-1/logs?rank=1&offset=4"));
   EXPECT_THAT(server.requests().at(1), HasSubstr("attempt=2"));
+}
+
+// A restart begins a new log: the old one is read to its end, the new one from its beginning.
+TEST(CommandLine, FollowedLogsGoOnWithTheNextAttempt) {
+  const auto job = [](const std::string& state, int attempts) {
+    nlohmann::json body = {{"id", "a-1"}, {"state", state}, {"attempts", nlohmann::json::array()}};
+    for (int i = 0; i < attempts; ++i) body["attempts"].push_back({{"number", i + 1}});
+    return http_answer(200, "application/json", body.dump());
+  };
+  const auto text = [](const std::string& body, int attempt, int next) {
+    return http_answer(200, "text/plain", body,
+                       "X-Attempt: " + std::to_string(attempt) + "\r\nX-Next-Offset: " + std::to_string(next) + "\r\n");
+  };
+  CannedServer server({job("running", 1), text("one\n", 1, 4), text("", 1, 4), job("succeeded", 2),
+                       text("killed\n", 1, 11), text("", 1, 11), job("succeeded", 2), text("two\n", 2, 4),
+                       text("", 2, 4)});
+  const ProgramResult run = onestep("logs a-1 --follow --url " + server.url());
+  EXPECT_EQ(run.output, "one\nkilled\ntwo\n");
+  EXPECT_THAT(server.requests().at(4), HasSubstr("offset=4&limit=65536&attempt=1"));
+  EXPECT_THAT(server.requests().at(7), HasSubstr("offset=0&limit=65536&attempt=2"));
 }
 
 }  // namespace
