@@ -89,7 +89,7 @@ show_result() {
 # Finished: nothing to set up, start or compute.
 if [ -f "$out/report.json" ] && [ -f "$out/grid.png" ] && [ -x "$onestep" ]; then show_result; fi
 
-"$root/tools/setup.sh" || fail "the set-up failed; nothing was started"
+"$root/tools/setup.sh" --programs || fail "the set-up failed; nothing was started"
 if [ -f "$out/report.json" ] && [ -f "$out/grid.png" ]; then show_result; fi
 
 mkdir -p "$out"

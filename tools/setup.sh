@@ -3,10 +3,23 @@
 # A run that finds everything in place takes a few seconds and needs no network. Called by demo.sh,
 # test.sh and bench/run.sh; what happened in detail is in build/setup.log.
 #
-#   tools/setup.sh [--dependencies-only]
+#   tools/setup.sh [--programs | --dependencies-only]
+#
+# --programs builds build/bin's three programs, not the tests and benchmarks; --dependencies-only builds nothing.
 #
 # Environment: ONESTEP_CACHE (default ~/.cache/onestep) holds wheels and libtorch for all clones.
 set -euo pipefail
+
+what=${1:-everything}
+case $what in
+  everything) targets=() ;;
+  --programs) targets=(onestep onestep-coordinator onestep-worker) ;;
+  --dependencies-only) ;;
+  *)
+    printf 'setup: unknown argument %s; expected --programs or --dependencies-only\n' "$what" >&2
+    exit 2
+    ;;
+esac
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
@@ -162,12 +175,12 @@ if [ ! -f "$build/data/digits.h5" ]; then
   digits_wheel=$wheel
 fi
 exec 9>&-
-[ "${1:-}" != --dependencies-only ] || exit 0
+[ "$what" != --dependencies-only ] || exit 0
 
 step "configuring" configure
-if [ "$(ninja -C "$build" -n | tail -n 1)" != "ninja: no work to do." ]; then
+if [ "$(ninja -C "$build" -n "${targets[@]}" | tail -n 1)" != "ninja: no work to do." ]; then
   jobs=$(parallel_jobs)
-  step "building with $jobs at a time (minutes when nothing is cached)" ninja -C "$build" -j "$jobs"
+  step "building with $jobs at a time (minutes when nothing is cached)" ninja -C "$build" -j "$jobs" "${targets[@]}"
 fi
 if [ ! -f "$build/data/digits.h5" ]; then
   step "making build/data/digits.h5" make_digits "$digits_wheel"
