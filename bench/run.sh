@@ -32,7 +32,7 @@ run_allreduce() {
 
 run_train_step() {
   local python
-  python=$("$root/bench/setup_twin.sh")
+  python=$("$root/tools/setup_python.sh")
   /usr/bin/python3 "$root/bench/train_step.py" --program "$root/build/bin/onestep-bench-train-step" --python "$python" \
     --scratch "$scratch"
 }

@@ -86,10 +86,15 @@ def main():
     parser.add_argument("--weights", required=True)
     parser.add_argument("--mode", choices=("eager", "compile"), default="eager")
     parser.add_argument("--optimizer", choices=("fused", "foreach"), default="fused", help="fused is the faster one")
+    parser.add_argument("--memory-format", choices=("contiguous", "channels_last"), default="contiguous")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     network, inputs = load(arguments.weights, arguments.batch)
+    if arguments.memory_format == "channels_last":
+        network = network.to(memory_format=torch.channels_last)
+        inputs = {name: rows.contiguous(memory_format=torch.channels_last) if rows.dim() == 4 else rows
+                  for name, rows in inputs.items()}
     step = make_step(network, inputs, arguments.mode, arguments.optimizer)
     losses = [step() for _ in range(NUM_CHECKED_LOSSES)]  # the warm-up, and the compilation, too
     num_steps, begin = 0, time.perf_counter()
@@ -98,7 +103,8 @@ def main():
         num_steps += 1
     print(json.dumps({
         "images_per_second": round(num_steps * arguments.batch / elapsed, 1), "loss": losses[0], "losses": losses,
-        "num_steps": num_steps, "batch": arguments.batch, "mode": arguments.mode, "threads": arguments.threads,
+        "num_steps": num_steps, "batch": arguments.batch, "mode": arguments.mode,
+        "memory_format": arguments.memory_format, "threads": arguments.threads,
         "optimizer": arguments.optimizer, "torch": torch.__version__}))
 
 
