@@ -123,9 +123,17 @@ void NetworkUpdater::reset_average() {
 }
 
 double NetworkUpdater::average_distance() {
-  const auto average = gather_average().to(torch::kFloat64);
-  const auto parameters = flat_.values().to(torch::kFloat64);
-  return (average - parameters).norm().item<double>() / parameters.norm().item<double>();
+  torch::NoGradGuard no_grad;
+  torch::Tensor parameters = flat_.values().narrow(0, piece_.offset, piece_.length);
+  torch::Tensor difference = ema_ - parameters;
+  if (!exact_) return std::sqrt(sum_of_squares(span_of(difference)) / sum_of_squares(span_of(parameters)));
+  const std::int64_t leaves = micro_batches_ / communicator_.size();
+  const std::vector<double> differences = leaf_square_sums(span_of(difference), leaves);
+  const std::vector<double> squares = leaf_square_sums(span_of(parameters), leaves);
+  std::vector<double> figures;
+  for (std::size_t i = 0; i < squares.size(); ++i) figures.insert(figures.end(), {differences[i], squares[i]});
+  const std::vector<double> sums = tree_sums(communicator_, figures, micro_batches_, 2, LeafOrder::kPieces);
+  return std::sqrt(sums[0] / sums[1]);
 }
 
 std::vector<StateBuffer> NetworkUpdater::buffers() {

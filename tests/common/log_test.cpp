@@ -1,0 +1,72 @@
+#include "common/log.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <cstdlib>
+#include <sstream>
+#include <thread>
+#include <vector>
+
+namespace onestep {
+namespace {
+
+using testing::MatchesRegex;
+
+// The format is chosen once a process: each case logs in a child, whose standard error is the child's exit message.
+void log_and_exit(const char* variable, const char* value, void (*work)()) {
+  if (variable != nullptr) setenv(variable, value, 1);
+  work();
+  std::exit(0);
+}
+
+#define EXPECT_LOG(variable, value, work, pattern) \
+  EXPECT_EXIT(log_and_exit(variable, value, work), testing::ExitedWithCode(0), pattern)
+
+TEST(LogDeathTest, ALineSaysTimeLevelWhoAndWhat) {
+  EXPECT_LOG(nullptr, nullptr, [] {
+    set_log_context("distill-4 a1 r0");
+    log_warning("half full");
+  }, MatchesRegex("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z warning distill-4 a1 r0: half full\n"));
+  EXPECT_LOG(nullptr, nullptr, [] { log_info("alone"); }, MatchesRegex("[^ ]+Z info alone\n"));
+}
+
+TEST(LogDeathTest, DebugLinesOnlyOnRequest) {
+  const auto work = [] { log(LogLevel::kDebug, "details"); };
+  EXPECT_LOG(nullptr, nullptr, work, testing::IsEmpty());
+  EXPECT_LOG("ONESTEP_LOG_LEVEL", "debug", work, MatchesRegex("[^ ]+Z debug details\n"));
+}
+
+TEST(LogDeathTest, JsonLinesHoldAnyByte) {
+  EXPECT_LOG("ONESTEP_LOG", "json", [] {
+    set_log_context("r1");
+    log_error("a \"quote\", a\nline, a byte \xff");
+  }, testing::Truly([](const std::string& text) {
+    const auto line = nlohmann::json::parse(text);
+    return line.at("level") == "error" && line.at("who") == "r1" &&
+           line.at("message") == "a \"quote\", a\nline, a byte \xef\xbf\xbd";
+  }));
+}
+
+TEST(LogDeathTest, LinesOfThreadsDoNotMix) {
+  EXPECT_LOG(nullptr, nullptr, [] {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([] {
+        for (int n = 0; n < 200; ++n) log_info(std::string(300, 'x'));
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }, testing::Truly([](const std::string& text) {
+    std::istringstream lines(text);
+    int count = 0;
+    for (std::string line; std::getline(lines, line); ++count) {
+      if (!line.ends_with(" info " + std::string(300, 'x'))) return false;
+    }
+    return count == 800;
+  }));
+}
+
+}  // namespace
+}  // namespace onestep
