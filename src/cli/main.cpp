@@ -11,6 +11,7 @@
 #include "cli/client.h"
 #include "cli/job_commands.h"
 #include "cli/local_program.h"
+#include "cli/plan.h"
 #include "cli/report.h"
 #include "cli/sample.h"
 #include "cli/submit.h"
@@ -105,6 +106,8 @@ struct Options {
   SubmitOptions submit;
   LogsOptions logs;
   SampleOptions sample;
+  PlanOptions plan;
+  std::string memory;
   std::string job, pipeline, state, out, path;
   bool resume = false;
 };
@@ -212,6 +215,25 @@ void add_result_commands(CommandLine& line, Options& options) {
   sample->add_option("--class", options.sample.label, "Only this class (default: each in turn)");
   sample->add_option("--out", options.sample.out, "PNG file to write")->required();
   line.add_json(*sample);
+
+  CLI::App* plan = line.add_local(
+      "plan", "Say what the jobs of a file will take: bytes a rank, bytes of pairs, images; exit 8 if they can't fit",
+      "  onestep plan configs/digits/pipeline.json\n"
+      "  onestep plan configs/digits/pipeline.json --set distill.dmd.batch=512 --ranks 4 --memory 80G --hours 24\n",
+      [&] {
+        options.plan.json = line.json;
+        if (!options.memory.empty()) options.plan.memory = bytes_from_text(options.memory);
+        return print_plan(options.plan);
+      });
+  plan->add_option("file", options.plan.file, "Pipeline or job spec (JSON)")->required();
+  plan->add_option("--set", options.plan.overrides, "JOB.KEY=VALUE: change one value; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  plan->add_option("--ranks", options.plan.ranks, "So many ranks (default: as the specs say)")->check(CLI::Range(1, 4096));
+  plan->add_option("--memory", options.memory, "Memory of the machine, such as 80G (default: what this one can still give)");
+  plan->add_option("--hours", options.plan.hours, "Also say how many images/s a run of so many hours needs")
+      ->check(CLI::Range(0.001, 1e6));
+  line.add_json(*plan);
 
   CLI::App* verify = line.add_local(
       "verify", "Say what a file or folder is and whether every byte of it is right",

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -19,10 +20,12 @@
 #include "common/durable_file.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/pipeline.h"
 #include "common/run_folder.h"
 #include "worker/comm/make_communicator.h"
 #include "worker/comm/mpi_session.h"
 #include "worker/run/jobs.h"
+#include "worker/run/memory_plan.h"
 #include "worker/run/stop_signal.h"
 #include "worker/run/telemetry_client.h"
 #include "worker/tensors/heap.h"
@@ -36,6 +39,9 @@ struct Arguments {
   std::string job;          // given by a coordinator
   std::string coordinator;  // its address file
   int attempt = 0;          // 0: the next one
+  std::string plan;                    // name of a job
+  std::vector<std::string> overrides;  // of the plan
+  int ranks = 0;                       // of the plan
 };
 
 Arguments parse_arguments(int argc, char** argv) {
@@ -46,6 +52,11 @@ Arguments parse_arguments(int argc, char** argv) {
   app.add_option("--job-id", arguments.job, "job id at the coordinator");
   app.add_option("--attempt", arguments.attempt, "number of this attempt (default: the next one in the run folder)");
   app.add_option("--coordinator", arguments.coordinator, "the coordinator's address file");
+  app.add_option("--plan", arguments.plan, "run nothing: print what this job of the file, a pipeline or a job, will take, as JSON");
+  app.add_option("--set", arguments.overrides, "with --plan: JOB.KEY=VALUE, change one value; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--ranks", arguments.ranks, "with --plan: so many ranks, not the specs'")->check(CLI::Range(1, 4096));
   app.set_version_flag("--version", std::string("onestep-worker ") + build_version() + " (" + build_commit() + ")");
   app.footer("Example: mpirun -n 2 onestep-worker configs/digits/distill.json --output runs/digits\n"
              "Exit status: 0 done, 1 internal, 2 usage, 3 job spec, 4 data, 5 I/O, 8 conflict, 9 stopped and saved.");
@@ -148,6 +159,27 @@ void prepare(Process& process, const Arguments& arguments) {
                   std::to_string(process.communicator->rank()));
 }
 
+// One of the file's jobs, planned and not run.
+int print_plan(const Arguments& arguments) {
+  const std::filesystem::path path = std::filesystem::absolute(arguments.spec).lexically_normal();
+  nlohmann::json document = read_json_file(path.string());
+  for (const std::string& text : arguments.overrides) apply_pipeline_override(document, text);
+  const Pipeline pipeline = parse_pipeline(document, path.parent_path().string(), path.string());
+  at::set_num_threads(1);
+  // A run has MPI in its process: the plan's process is to weigh as much.
+  const MpiSession session;
+  std::cout << plan_job(pipeline, arguments.plan, arguments.ranks).dump() << std::endl;
+  return 0;
+}
+
+// The most that any rank held, in bytes. Collective.
+std::int64_t peak_bytes_a_rank(Communicator& communicator) {
+  const std::int64_t mine = peak_resident_bytes();
+  std::vector<std::int64_t> all(static_cast<std::size_t>(communicator.size()));
+  communicator.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
+  return *std::max_element(all.begin(), all.end());
+}
+
 // A finished training run is not trained again; other kinds are cheap or find their own finished parts.
 std::optional<JobOutcome> finished(const Process& process) {
   if (process.spec->kind == "sample" || !is_training_kind(process.spec->kind)) return std::nullopt;
@@ -167,6 +199,7 @@ JobOutcome run(Process& process) {
   outcome.result = made.result;
   outcome.result["ranks"] = process.communicator->size();
   outcome.result["commit"] = build_commit();
+  outcome.result["peak_bytes_a_rank"] = peak_bytes_a_rank(*process.communicator);
   outcome.result["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (earlier && earlier->digest == outcome.digest) outcome = *earlier;
   return outcome;
@@ -177,6 +210,7 @@ int worker_main(int argc, char** argv) {
   const Arguments arguments = parse_arguments(argc, argv);
   Process process;
   try {
+    if (!arguments.plan.empty()) return print_plan(arguments);
     process.communicator = make_communicator();
     process.has_coordinator = !arguments.coordinator.empty();
     install_stop_signals();

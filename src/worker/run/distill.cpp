@@ -8,6 +8,7 @@
 #include "worker/dmd/dmd_step.h"
 #include "worker/run/jobs.h"
 #include "worker/run/leaf_figures.h"
+#include "worker/run/memory_plan.h"
 #include "worker/run/model_folder.h"
 #include "worker/run/trainer.h"
 
@@ -28,7 +29,7 @@ class Distillation final : public Training {
         real_flat_(teacher_.denoiser->module(), 1, false),
         generator_flat_(generator_.denoiser->module(), context.spec.micro_batches, true),
         fake_flat_(fake_.denoiser->module(), context.spec.micro_batches, true),
-        update_generator_("generator", generator_flat_, context.communicator, context.spec.micro_batches,
+        update_generator_("generator", that_fits(generator_flat_, context), context.communicator, context.spec.micro_batches,
                           context.spec.reduction, {spec.ema_half_life_images, spec.dmd.batch}),
         update_fake_("fake", fake_flat_, context.communicator, context.spec.micro_batches, context.spec.reduction, {}),
         networks_{*generator_.denoiser, *teacher_.denoiser, *fake_.denoiser},

@@ -8,6 +8,7 @@
 #include "worker/models/model_factory.h"
 #include "worker/run/jobs.h"
 #include "worker/run/leaf_figures.h"
+#include "worker/run/memory_plan.h"
 #include "worker/run/model_folder.h"
 #include "worker/run/trainer.h"
 #include "worker/tensors/keyed_random.h"
@@ -23,7 +24,7 @@ class TeacherTraining final : public Training {
         dataset_(dataset),
         denoiser_(make_denoiser(spec.network, context.spec.seed)),
         flat_(denoiser_->module(), context.spec.micro_batches, true),
-        updater_("teacher", flat_, context.communicator, context.spec.micro_batches, context.spec.reduction,
+        updater_("teacher", that_fits(flat_, context), context.communicator, context.spec.micro_batches, context.spec.reduction,
                  {spec.ema_half_life_images, spec.batch}) {}
 
   [[nodiscard]] std::int64_t num_iterations() const override { return spec_.images / spec_.batch; }
