@@ -15,7 +15,7 @@
 #include "common/safetensors_file.h"
 #include "worker/comm/single_communicator.h"
 #include "worker/dmd/losses.h"
-#include "worker/models/edm_precond.h"
+#include "worker/models/preconditioners.h"
 #include "worker/run/network_updater.h"
 #include "worker/tensors/flat_parameters.h"
 #include "worker/tensors/heap.h"

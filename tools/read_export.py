@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "golden"))
-from adm_unet_twin import AdmUnetConfig, EdmPrecond  # noqa: E402
+from adm_unet_twin import AdmUnet, AdmUnetConfig  # noqa: E402
+from song_unet_twin import Preconditioned, SongUnet, SongUnetConfig  # noqa: E402
 
 
 def load_export(folder):
@@ -27,7 +28,9 @@ def load_export(folder):
     for key, expected in {"format": "onestep-export", "format_version": 1, "sampler": "one_step"}.items():
         if config.get(key) != expected:
             raise ValueError(f"{folder}/config.json: {key}: expected {expected!r}, found {config.get(key)!r}")
-    network = EdmPrecond(AdmUnetConfig.from_dict(config["network"]))
+    song = config["network"].get("class") == "song_unet"
+    options = SongUnetConfig.from_dict(config["network"]) if song else AdmUnetConfig.from_dict(config["network"])
+    network = Preconditioned(options, SongUnet if song else AdmUnet)
     tensors = load_file(folder / "model.safetensors")
     buffers = {name: tensor for name, tensor in network.named_buffers() if name not in tensors}
     try:

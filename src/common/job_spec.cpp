@@ -76,6 +76,7 @@ JobOptions default_options(const std::string& kind) {
 // Reads each field and records what is wrong with it.
 class Reading {
  public:
+  static constexpr bool kReads = true;
   Reading(ConfigReader& reader, const std::string& base) : reader_(reader), base_(base) {}
 
   void path(const char* key, std::string& value, Presence presence = Presence::kOptional) {
@@ -103,6 +104,7 @@ class Reading {
   void number(const char* key, double& value, double min, double max) {
     value = reader_.number(key, value, min, max);
   }
+  void boolean(const char* key, bool& value) { value = reader_.boolean(key, value); }
   void choice(const char* key, std::string& value, const std::vector<std::string>& allowed) {
     value = reader_.choice(key, value, allowed);
   }
@@ -135,6 +137,7 @@ class Reading {
 // Puts each field into a JSON object.
 class Writing {
  public:
+  static constexpr bool kReads = false;
   explicit Writing(json& object) : object_(object) {}
 
   void path(const char* key, std::string& value, Presence = Presence::kOptional) {
@@ -149,6 +152,7 @@ class Writing {
     object_[key] = value;
   }
   void number(const char* key, double& value, double, double) { object_[key] = value; }
+  void boolean(const char* key, bool& value) { object_[key] = value; }
   void choice(const char* key, std::string& value, const std::vector<std::string>&) {
     object_[key] = value;
   }
@@ -178,6 +182,7 @@ std::vector<std::string> kinds_read_by(const std::string& key) {
 template <class Visit>
 class VisitingPaths {
  public:
+  static constexpr bool kReads = false;
   explicit VisitingPaths(Visit visit) : visit_(std::move(visit)) {}
 
   void path(const char* key, std::string& value, Presence = Presence::kOptional) {
@@ -194,6 +199,7 @@ class VisitingPaths {
   void integers(Ignored&&...) {}
   template <class... Ignored>
   void number(Ignored&&...) {}
+  void boolean(const char*, bool&) {}
   void choice(const char*, std::string&, const std::vector<std::string>&) {}
   template <class Struct, class... More>
   void object(const char* key, Struct& value, More... more) {
@@ -340,7 +346,7 @@ NetworkSpec network_spec_from_json(const json& document, const std::string& wher
 json bit_relevant_config(const JobSpec& spec) {
   json object = to_json(spec);
   for (const char* key :
-       {"name", "ranks", "output", "report_every", "checkpoint", "evaluation", "after"}) {
+       {"name", "ranks", "output", "report_every", "activation_checkpointing", "checkpoint", "evaluation", "after"}) {
     object.erase(key);
   }
   return object;

@@ -20,20 +20,29 @@ struct DatasetSpec {
   std::int64_t resolution = 0;   // pixels a side after box averaging; 0: as stored; must divide the stored side
 };
 
-// adm_unet under EDM preconditioning; the defaults are the digits network.
+// A U-Net under a preconditioner; the defaults are the digits network. The published networks are in configs/networks/.
 struct NetworkSpec {
+  std::string network_class = "adm_unet";  // JSON: "class"; "adm_unet", or "song_unet" (DDPM++, NCSN++)
+  std::string preconditioner = "edm";      // "edm", "vp", "ve", "iddpm" (EDM Table 1)
   std::int64_t image_size = 14;
   std::int64_t image_channels = 1;
-  std::int64_t pixel_unshuffle = 2;       // 1: off (all published networks)
+  std::int64_t pixel_unshuffle = 2;       // 1: off (all published networks, song_unet)
   std::int64_t model_channels = 32;
   std::vector<std::int64_t> channel_mult = {1};
   std::int64_t channel_mult_emb = 2;
   std::int64_t num_blocks = 2;
-  std::vector<std::int64_t> attention_resolutions = {7};
-  std::int64_t channels_per_head = 32;
+  std::vector<std::int64_t> attention_resolutions;  // beside the middle, which always attends
+  std::int64_t channels_per_head = 32;    // adm_unet; song_unet has one head
   std::int64_t label_dim = 10;            // classes; 0: unconditional
-  std::string noise_frequencies = "geometric";  // "published": 10000^(-i/half); "geometric": 1..100
+  std::string noise_frequencies = "geometric";  // adm_unet: "published": 10000^(-i/half); "geometric": 1..100
   double sigma_data = 0.5;
+  double dropout = 0.0;                   // of the published training, for the record: Onestep never drops
+  // song_unet alone:
+  std::string embedding_type = "positional";    // or "fourier"
+  std::int64_t channel_mult_noise = 1;          // noise embedding's channels over model_channels
+  std::string encoder_type = "standard";        // or "residual": the image joins every level
+  std::vector<std::int64_t> resample_filter = {1, 1};  // or [1, 3, 3, 1]
+  std::int64_t augment_dim = 0;                 // augmentation labels; kept for the files' sake, never used
 };
 
 struct OptimizerSpec {
@@ -52,13 +61,23 @@ struct CheckpointSpec {
   std::int64_t keep_last = 3;             // complete checkpoints kept; >= 1
 };
 
-// Heun and one-step sampling; sigma in units of the data.
+// How images are made from noise; sigma in units of the data. Each sampler reads what concerns it.
 struct SamplerSpec {
-  std::string kind = "heun";              // "heun", "one_step"
-  std::int64_t steps = 18;                // Heun steps, >= 2 (2*steps-1 network calls)
+  std::string kind = "heun";              // "heun", "euler", "ddim", "pndm", "one_step"
+  std::int64_t steps = 18;                // network calls: heun 2*steps-1, pndm steps+1, euler and ddim steps
   double sigma_min = 0.002;
   double sigma_max = 80.0;                // also the one-step sigma
   double rho = 7.0;
+  double guidance_scale = 1.0;            // classifier-free guidance; off at 1
+  // heun and euler: noise put back on the way (Karras et al. 2022, Algorithm 2); 0: none.
+  double S_churn = 0.0;
+  double S_min = 0.0;
+  double S_max = 1e12;
+  double S_noise = 1.0;
+  // Networks of discrete steps: ddim, pndm, one_step.
+  std::int64_t steps_offset = 1;          // added to the evenly spaced steps
+  bool set_alpha_to_one = false;          // alpha-bar below the first step: 1, else that of step 0
+  std::int64_t timestep = 999;            // the one step's
 };
 
 struct TrainDetectorSpec {
@@ -164,6 +183,7 @@ struct JobSpec {
   std::string reduction = "exact";        // "fast": any rank count, plain all-reduce, bits may differ
   std::string output;                     // run folder; "": chosen by the coordinator or the command line
   std::int64_t report_every = 10;         // iterations between progress reports
+  bool activation_checkpointing = false;  // train_teacher, distill: less memory, one more forward pass, the same bits
   CheckpointSpec checkpoint;
   JobOptions options;
 };
@@ -184,14 +204,16 @@ struct ParsedJobSpec {
 };
 ParsedJobSpec check_job_spec(const nlohmann::json& json, const std::string& base, const std::string& pointer);
 
-// Every field with its resolved value; parse(to_json(s)) == s.
+// Every field with its resolved value, options that came after format version 1 when they are not at their default;
+// parse(to_json(s)) == s.
 nlohmann::json to_json(const JobSpec& spec);
 nlohmann::json to_json(const NetworkSpec& network);
 nlohmann::json to_json(const SamplerSpec& sampler);
 // Used by config.json of networks too. Errors: ConfigError naming `where`.
 NetworkSpec network_spec_from_json(const nlohmann::json& json, const std::string& where);
 
-// to_json without the keys that can't change bits: name, ranks, output, report_every, checkpoint, evaluation.
+// to_json without the keys that can't change bits: name, ranks, output, report_every, activation_checkpointing,
+// checkpoint, evaluation.
 // The worker replaces paths by digests before it hashes or compares.
 nlohmann::json bit_relevant_config(const JobSpec& spec);
 // JSON pointers of leaves that differ, each "pointer: expected X, found Y" (expected: the checkpoint's).

@@ -27,7 +27,8 @@ void check_divisible(ConfigReader& reader, const std::string& key, std::int64_t 
 std::set<std::int64_t> normalized_widths(const NetworkSpec& network) {
   std::set<std::int64_t> widths;
   std::vector<std::int64_t> skips;
-  std::int64_t channels = network.model_channels * network.channel_mult.front();
+  std::int64_t channels = network.network_class == "song_unet" ? network.model_channels
+                                                               : network.model_channels * network.channel_mult.front();
   for (std::size_t level = 0; level < network.channel_mult.size(); ++level) {
     skips.push_back(channels);
     for (std::int64_t block = 0; block < network.num_blocks; ++block) {
@@ -59,6 +60,9 @@ void check_kind(ConfigReader& reader, const JobSpec& job, const TrainTeacherSpec
                                                std::to_string(spec.dataset.resolution) +
                                                "), found " +
                                                std::to_string(spec.network.image_size));
+  }
+  if (spec.network.dropout != 0) {
+    reader.violation("network/dropout", "expected 0: training here drops nothing; found " + json(spec.network.dropout).dump());
   }
 }
 
@@ -118,6 +122,9 @@ void check_name(ConfigReader& reader, const std::string& name) {
 }
 
 void check_ranks(ConfigReader& reader, const JobSpec& spec) {
+  if (spec.activation_checkpointing && spec.kind != "train_teacher" && spec.kind != "distill") {
+    reader.violation("activation_checkpointing", "expected false for kind " + spec.kind + ", found true");
+  }
   const std::int64_t micro_batches = spec.micro_batches;
   if (!std::has_single_bit(static_cast<std::uint64_t>(micro_batches))) {
     reader.violation("micro_batches", "expected a power of two from 1 to 1024, found " +
@@ -140,7 +147,23 @@ void check_ranks(ConfigReader& reader, const JobSpec& spec) {
                                 number_list(legal) + ", found " + std::to_string(spec.ranks));
 }
 
+namespace {
+
+// What holds for song_unet alone.
+void check_song_unet(ConfigReader& reader, const NetworkSpec& network) {
+  using Filter = std::vector<std::int64_t>;
+  if (network.pixel_unshuffle != 1) {
+    reader.violation("pixel_unshuffle", "expected 1 for song_unet, found " + std::to_string(network.pixel_unshuffle));
+  }
+  if (network.resample_filter != Filter{1, 1} && network.resample_filter != Filter{1, 3, 3, 1}) {
+    reader.violation("resample_filter", "expected [1,1] or [1,3,3,1], found " + json(network.resample_filter).dump());
+  }
+}
+
+}  // namespace
+
 void check_network(ConfigReader& reader, const NetworkSpec& network) {
+  if (network.network_class == "song_unet") check_song_unet(reader, network);
   if (network.channel_mult.empty()) {
     reader.violation("channel_mult", "expected at least one level, found none");
     return;
@@ -176,7 +199,7 @@ void check_network(ConfigReader& reader, const NetworkSpec& network) {
                                           network.attention_resolutions.end(), resolution) > 0;
     const std::int64_t width =
         network.model_channels * network.channel_mult[static_cast<std::size_t>(level)];
-    if (attends && width % network.channels_per_head != 0) {
+    if (network.network_class == "adm_unet" && attends && width % network.channels_per_head != 0) {
       reader.violation("channels_per_head", "expected a divisor of the " + std::to_string(width) +
                                                 " channels at " + std::to_string(resolution) + "x" +
                                                 std::to_string(resolution) + ", found " +

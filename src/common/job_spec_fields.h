@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "common/job_spec.h"
+#include "common/sampler_kinds.h"
 
 namespace onestep {
 
@@ -24,13 +25,18 @@ void describe(Visitor& v, DatasetSpec& s, Presence presence = Presence::kRequire
   v.integer("resolution", s.resolution, 0, 4096);
 }
 
+// Whether a field is to be visited that is written only when it differs from its default: what was hashed before the field
+// existed keeps its digest.
+template <class Visitor, class Value>
+bool tells(const Value& value, const Value& usual) {
+  return Visitor::kReads || value != usual;
+}
+
 template <class Visitor>
 void describe(Visitor& v, NetworkSpec& s) {
-  // There is one of each so far; a spec without them means these.
-  std::string network_class = "adm_unet";
-  std::string preconditioner = "edm";
-  v.choice("class", network_class, {"adm_unet"});
-  v.choice("preconditioner", preconditioner, {"edm"});
+  const NetworkSpec usual;
+  v.choice("class", s.network_class, {"adm_unet", "song_unet"});
+  v.choice("preconditioner", s.preconditioner, {"edm", "vp", "ve", "iddpm"});
   v.integer("image_size", s.image_size, 1, 4096);
   v.integer("image_channels", s.image_channels, 1, 64);
   v.integer("pixel_unshuffle", s.pixel_unshuffle, 1, 64);
@@ -39,10 +45,19 @@ void describe(Visitor& v, NetworkSpec& s) {
   v.integer("channel_mult_emb", s.channel_mult_emb, 1, 64);
   v.integer("num_blocks", s.num_blocks, 1, 64);
   v.integers("attention_resolutions", s.attention_resolutions, 1, 4096);
-  v.integer("channels_per_head", s.channels_per_head, 1, 4096);
   v.integer("label_dim", s.label_dim, 0, 1 << 20);
-  v.choice("noise_frequencies", s.noise_frequencies, {"published", "geometric"});
   v.number("sigma_data", s.sigma_data, kSmallest, kLargest);
+  if (tells<Visitor>(s.dropout, usual.dropout)) v.number("dropout", s.dropout, 0.0, 1.0);
+  if (s.network_class == "adm_unet") {
+    v.integer("channels_per_head", s.channels_per_head, 1, 4096);
+    v.choice("noise_frequencies", s.noise_frequencies, {"published", "geometric"});
+  } else {
+    v.choice("embedding_type", s.embedding_type, {"positional", "fourier"});
+    v.integer("channel_mult_noise", s.channel_mult_noise, 1, 64);
+    v.choice("encoder_type", s.encoder_type, {"standard", "residual"});
+    v.integers("resample_filter", s.resample_filter, 1, 1 << 20);
+    v.integer("augment_dim", s.augment_dim, 0, 4096);
+  }
 }
 
 template <class Visitor>
@@ -65,11 +80,20 @@ void describe(Visitor& v, CheckpointSpec& s) {
 
 template <class Visitor>
 void describe(Visitor& v, SamplerSpec& s) {
-  v.choice("kind", s.kind, {"heun", "one_step"});
-  v.integer("steps", s.steps, 2, 100'000);
+  const SamplerSpec usual;
+  v.choice("kind", s.kind, sampler_kinds());
+  v.integer("steps", s.steps, 1, 100'000);
   v.number("sigma_min", s.sigma_min, kSmallest, kLargest);
   v.number("sigma_max", s.sigma_max, kSmallest, kLargest);
   v.number("rho", s.rho, 1.0, 100.0);
+  if (tells<Visitor>(s.guidance_scale, usual.guidance_scale)) v.number("guidance_scale", s.guidance_scale, 0.0, 1000.0);
+  if (tells<Visitor>(s.S_churn, usual.S_churn)) v.number("S_churn", s.S_churn, 0.0, kLargest);
+  if (tells<Visitor>(s.S_min, usual.S_min)) v.number("S_min", s.S_min, 0.0, kLargest);
+  if (tells<Visitor>(s.S_max, usual.S_max)) v.number("S_max", s.S_max, 0.0, kLargest);
+  if (tells<Visitor>(s.S_noise, usual.S_noise)) v.number("S_noise", s.S_noise, kSmallest, 100.0);
+  if (tells<Visitor>(s.steps_offset, usual.steps_offset)) v.integer("steps_offset", s.steps_offset, 0, 100'000);
+  if (tells<Visitor>(s.set_alpha_to_one, usual.set_alpha_to_one)) v.boolean("set_alpha_to_one", s.set_alpha_to_one);
+  if (tells<Visitor>(s.timestep, usual.timestep)) v.integer("timestep", s.timestep, 0, 100'000);
 }
 
 template <class Visitor>
@@ -186,6 +210,7 @@ void describe(Visitor& v, JobSpec& s) {
   v.choice("reduction", s.reduction, {"exact", "fast"});
   v.path("output", s.output);
   v.integer("report_every", s.report_every, 1, kMaxIterations);
+  v.boolean("activation_checkpointing", s.activation_checkpointing);
   v.object("checkpoint", s.checkpoint);
 }
 

@@ -37,6 +37,7 @@ enum class RandomStream : std::uint32_t {
   kEvaluationNoise = 12,
   kSampleNoise = 13,
   kSplit = 14,           // held-out and split-half choices
+  kSamplerNoise = 15,    // noise that a sampler adds on its way; the step is the sampler's
 };
 
 // The four words of (seed, stream, step, sample index, block): law 1. step < 2^32, sample < 2^48, stream < 2^16.

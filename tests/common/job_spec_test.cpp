@@ -320,6 +320,80 @@ TEST(NetworkSpec, ShapesThatCannotBeBuiltAreRefused) {
   EXPECT_EQ(network_problem({{"colour", 1}}).substr(0, 21), "/colour: unknown key;");
 }
 
+// What files say about networks and samplers must not change with the options that came later: digests depend on it.
+TEST(NetworkSpec, DigitsJsonIsTheOneOfFormatVersionOne) {
+  EXPECT_EQ(to_json(NetworkSpec{}),
+            (json{{"class", "adm_unet"},
+                  {"preconditioner", "edm"},
+                  {"image_size", 14},
+                  {"image_channels", 1},
+                  {"pixel_unshuffle", 2},
+                  {"model_channels", 32},
+                  {"channel_mult", {1}},
+                  {"channel_mult_emb", 2},
+                  {"num_blocks", 2},
+                  {"attention_resolutions", json::array()},
+                  {"channels_per_head", 32},
+                  {"label_dim", 10},
+                  {"noise_frequencies", "geometric"},
+                  {"sigma_data", 0.5}}));
+  EXPECT_EQ(to_json(SamplerSpec{}),
+            (json{{"kind", "heun"}, {"steps", 18}, {"sigma_min", 0.002}, {"sigma_max", 80.0}, {"rho", 7.0}}));
+}
+
+TEST(NetworkSpec, SongUnetHasItsOwnOptions) {
+  const json song = {{"class", "song_unet"},     {"image_size", 32},          {"pixel_unshuffle", 1},
+                     {"preconditioner", "ve"},   {"embedding_type", "fourier"}, {"channel_mult_noise", 2},
+                     {"encoder_type", "residual"}, {"resample_filter", {1, 3, 3, 1}}, {"augment_dim", 9},
+                     {"channel_mult", {2, 2, 2}}, {"attention_resolutions", {16}}, {"dropout", 0.13}};
+  const NetworkSpec network = network_spec_from_json(song, "test");
+  EXPECT_EQ(network.augment_dim, 9);
+  const json written = to_json(network);
+  EXPECT_EQ(to_json(network_spec_from_json(written, "test")), written);
+  EXPECT_EQ(written.at("dropout"), 0.13);
+  const auto problem = [&](const json& change) -> std::string {
+    json document = song;
+    document.update(change);
+    try {
+      network_spec_from_json(document, "test");
+    } catch (const ConfigError& error) {
+      return error.violations().front().pointer + ": " + error.violations().front().message;
+    }
+    return "";
+  };
+  EXPECT_EQ(problem({{"pixel_unshuffle", 2}}), "/pixel_unshuffle: expected 1 for song_unet, found 2");
+  EXPECT_EQ(problem({{"resample_filter", {1, 2, 1}}}), "/resample_filter: expected [1,1] or [1,3,3,1], found [1,2,1]");
+  EXPECT_THAT(problem({{"encoder_type", "skip"}}), HasSubstr("/encoder_type: expected one of standard, residual, found"));
+  EXPECT_THAT(problem({{"preconditioner", "edm2"}}), HasSubstr("/preconditioner: expected one of edm, vp, ve, iddpm, found"));
+  // Options of the other class are unknown, not ignored.
+  EXPECT_EQ(problem({{"channels_per_head", 64}}).substr(0, 31), "/channels_per_head: unknown key");
+  EXPECT_EQ(network_problem({{"augment_dim", 9}}).substr(0, 25), "/augment_dim: unknown key");
+}
+
+TEST(JobSpec, SamplersAreThoseOfTheBuild) {
+  for (const char* kind : {"heun", "euler", "ddim", "pndm", "one_step"}) {
+    EXPECT_THAT(problems(with("generate_pairs", {std::string("sampler.kind=") + kind})), IsEmpty());
+  }
+  EXPECT_THAT(problems(with("generate_pairs", {"sampler.kind=dpm"})),
+              ElementsAre(HasSubstr("/sampler/kind: expected one of heun, euler, ddim, pndm, one_step, found")));
+  const json churn = to_json(parse_job_spec(with("generate_pairs", {"sampler.S_churn=40", "sampler.S_min=0.05", "sampler.S_max=50",
+                                                                   "sampler.S_noise=1.003", "sampler.guidance_scale=3"}),
+                                            kBase, "test"));
+  EXPECT_EQ(churn.at("sampler").at("S_churn"), 40.0);
+  EXPECT_EQ(to_json(parse_job_spec(churn, kBase, "test")), churn);
+}
+
+TEST(JobSpec, ActivationCheckpointingIsForTrainingWithUNets) {
+  EXPECT_THAT(problems(with("distill", {"activation_checkpointing=true"})), IsEmpty());
+  EXPECT_THAT(problems(with("train_teacher", {"activation_checkpointing=true"})), IsEmpty());
+  EXPECT_THAT(problems(with("evaluate", {"activation_checkpointing=true"})),
+              ElementsAre("/activation_checkpointing: expected false for kind evaluate, found true"));
+  EXPECT_EQ(bit_relevant_config(parse_job_spec(with("distill", {"activation_checkpointing=true"}), kBase, "test")),
+            bit_relevant_config(parse_job_spec(minimal("distill"), kBase, "test")));
+  EXPECT_THAT(problems(with("train_teacher", {"network.dropout=0.1"})),
+              ElementsAre("/network/dropout: expected 0: training here drops nothing; found 0.1"));
+}
+
 TEST(NetworkSpec, MustFitTheDatasetsResolution) {
   EXPECT_THAT(problems(with("train_teacher", {"dataset.resolution=28"})),
               ElementsAre("/network/image_size: expected the dataset's resolution (28), found 14"));

@@ -31,11 +31,13 @@ class AdmUnetConfig:
     label_dim: int = 1000  # 0 = no labels
     noise_frequencies: str = "published"  # or "geometric": 1 .. 100, both ends included
     sigma_data: float = 0.5
+    preconditioner: str = "edm"  # or vp, ve, iddpm: song_unet_twin.Preconditioned
+    dropout: float = 0.0  # recorded only
 
     @staticmethod
     def from_dict(options):
         """From the `network` object of an export or of a golden file; refuses keys it does not know."""
-        fixed = {"class": "adm_unet", "preconditioner": "edm"}
+        fixed = {"class": "adm_unet"}
         for key, value in fixed.items():
             if options.get(key, value) != value:
                 raise ValueError(f"network.{key}: expected {value!r}, found {options[key]!r}")
@@ -46,7 +48,7 @@ class AdmUnetConfig:
         return AdmUnetConfig(**{k: v for k, v in options.items() if k in names})
 
     def to_json(self):
-        options = {"class": "adm_unet", "preconditioner": "edm", **dataclasses.asdict(self)}
+        options = {"class": "adm_unet", **dataclasses.asdict(self)}
         return json.dumps(options, sort_keys=True)
 
 
@@ -206,7 +208,7 @@ class AdmUnet(nn.Module):
                 block = UNetBlock(config, inputs, channels, None, size >> level in attention)
                 self.dec[f"{name}_block{i}"] = block
         self.out_norm = group_norm(channels)
-        self.out_conv = zeroed(conv(channels, folded_channels, 3))
+        self.out_conv = zeroed(conv(channels, folded_channels * (2 if config.preconditioner == "iddpm" else 1), 3))
 
     def forward(self, x, c_noise, labels):
         angles = c_noise[:, None] * self.frequencies

@@ -11,7 +11,7 @@ namespace onestep {
 
 // What a batch is conditioned on; undefined members are absent.
 struct Condition {
-  torch::Tensor labels;  // [B] int64, class indices
+  torch::Tensor labels;  // [B] int64, class indices; -1: no label
   torch::Tensor text;    // [B, T, D] embeddings
 };
 
@@ -33,6 +33,8 @@ class Denoiser {
   [[nodiscard]] virtual std::int64_t num_classes() const = 0;  // 0: no labels
   // The parameters, under their published names.
   virtual torch::nn::Module& module() = 0;
+  // Activation checkpointing: training keeps less and computes it again; the same bits. Errors: kConfig from networks without.
+  virtual void recompute_in_backward(bool on);
 };
 
 }  // namespace onestep

@@ -21,6 +21,14 @@ torch::Tensor EdmSchedule::denoising_weight(const torch::Tensor& t) const {
   return 1 / t.square() + 1 / (sigma_data_ * sigma_data_);
 }
 
+double EdmSchedule::nearest(double sigma) const {
+  double best = levels_.allowed.empty() ? sigma : levels_.allowed.front();
+  for (const double level : levels_.allowed) {
+    if (std::abs(level - sigma) < std::abs(best - sigma)) best = level;
+  }
+  return best;
+}
+
 DiscreteSchedule::DiscreteSchedule(torch::Tensor alpha_bar) : alpha_bar_(std::move(alpha_bar)) {
   const bool valid = alpha_bar_.dim() == 1 && alpha_bar_.size(0) >= 2 &&
                      alpha_bar_.scalar_type() == torch::kFloat64 &&

@@ -3,6 +3,10 @@
 
 #include <torch/torch.h>
 
+#include <limits>
+#include <utility>
+#include <vector>
+
 namespace onestep {
 
 // What a network's raw output stands for.
@@ -20,17 +24,29 @@ class NoiseSchedule {
   [[nodiscard]] virtual torch::Tensor denoising_weight(const torch::Tensor& t) const = 0;
 };
 
+// Which sigma a network was made for.
+struct NoiseLevels {
+  double min = 0;
+  double max = std::numeric_limits<double>::infinity();
+  std::vector<double> allowed;  // descending; empty: every value between the two
+};
+
 // EDM: alpha = 1, sigma_t = t; t is uniform in t^(1/rho); weight 1/sigma^2 + 1/sigma_data^2 (Karras et al. 2022, Table 1).
 class EdmSchedule final : public NoiseSchedule {
  public:
-  explicit EdmSchedule(double sigma_data = 0.5, double rho = 7.0) : sigma_data_(sigma_data), rho_(rho) {}
+  explicit EdmSchedule(double sigma_data = 0.5, double rho = 7.0, NoiseLevels levels = {})
+      : sigma_data_(sigma_data), rho_(rho), levels_(std::move(levels)) {}
   [[nodiscard]] torch::Tensor alpha(const torch::Tensor& t) const override;
   [[nodiscard]] torch::Tensor sigma(const torch::Tensor& t) const override;
   [[nodiscard]] torch::Tensor timestep(const torch::Tensor& u, double sigma_lo, double sigma_hi) const override;
   [[nodiscard]] torch::Tensor denoising_weight(const torch::Tensor& t) const override;
+  [[nodiscard]] const NoiseLevels& levels() const { return levels_; }
+  // The allowed level next to sigma: sigma itself where all are.
+  [[nodiscard]] double nearest(double sigma) const;
 
  private:
   double sigma_data_, rho_;
+  NoiseLevels levels_;
 };
 
 // Variance preserving, by a table of cumulative alpha-bar over integer steps (SD): alpha = sqrt(abar), sigma = sqrt(1 - abar);

@@ -1,5 +1,7 @@
 #include "worker/models/initialize.h"
 
+#include <algorithm>
+
 #include "common/hash.h"
 #include "worker/tensors/keyed_normal.h"
 #include "worker/tensors/keyed_random.h"
@@ -20,9 +22,12 @@ void fill_keyed_uniform(torch::Tensor& parameter, std::uint64_t seed, const std:
   auto* data = values.data_ptr<float>();
   const auto sample = static_cast<std::uint64_t>(sample_of(name));
   const auto scale = static_cast<float>(2 * bound);
-  for (std::int64_t i = 0; i < values.numel(); ++i) {
-    const auto words = keyed_words(seed, RandomStream::kInit, 0, sample, static_cast<std::uint32_t>(i / 4));
-    data[i] = scale * (unit_uniform(words[i % 4]) - 0.5f);
+  const std::int64_t count = values.numel();
+  for (std::int64_t first = 0; first < count; first += 4) {
+    const auto words = keyed_words(seed, RandomStream::kInit, 0, sample, static_cast<std::uint32_t>(first / 4));
+    for (std::int64_t i = first; i < std::min(first + 4, count); ++i) {
+      data[i] = scale * (unit_uniform(words[i - first]) - 0.5f);
+    }
   }
   parameter.copy_(values);
 }

@@ -10,6 +10,7 @@
 #include "worker/run/leaf_figures.h"
 #include "worker/run/memory_plan.h"
 #include "worker/run/model_folder.h"
+#include "worker/run/module_buffers.h"
 #include "worker/run/trainer.h"
 
 namespace onestep {
@@ -35,7 +36,10 @@ class Distillation final : public Training {
         networks_{*generator_.denoiser, *teacher_.denoiser, *fake_.denoiser},
         distance_(make_distance(spec.distance)),
         range_(micro_batch_range(context.spec.micro_batches, context.communicator.rank(),
-                                 context.communicator.size())) {}
+                                 context.communicator.size())) {
+    generator_.denoiser->recompute_in_backward(context.spec.activation_checkpointing);
+    fake_.denoiser->recompute_in_backward(context.spec.activation_checkpointing);
+  }
 
   [[nodiscard]] std::int64_t num_iterations() const override {
     return spec_.warmup.iterations + spec_.fake_warmup.iterations + spec_.dmd.iterations;
@@ -100,10 +104,12 @@ class Distillation final : public Training {
 
   std::vector<NetworkUpdater*> updaters() override { return {&update_generator_, &update_fake_}; }
   [[nodiscard]] nlohmann::json description() const override {
-    return {{"network", to_json(teacher_.network)},
-            {"generator_sigma", spec_.generator_sigma},
-            {"delivered_network", "generator"},
-            {"teacher_sha256", teacher_.sha256}};
+    nlohmann::json json = {{"network", to_json(teacher_.network)},
+                           {"generator_sigma", spec_.generator_sigma},
+                           {"delivered_network", "generator"},
+                           {"teacher_sha256", teacher_.sha256}};
+    if (const auto buffers = buffers_to_json(module()); !buffers.empty()) json["buffers"] = buffers;
+    return json;
   }
   std::map<std::string, double> slow_figures() override {
     std::map<std::string, double> figures = {{"raw_ema_distance", update_generator_.average_distance()}};
@@ -113,6 +119,7 @@ class Distillation final : public Training {
 
   [[nodiscard]] torch::Tensor average() { return update_generator_.gather_average(); }
   [[nodiscard]] const std::vector<FlatView>& views() const { return generator_flat_.views(); }
+  [[nodiscard]] const torch::nn::Module& module() const { return generator_.denoiser->module(); }
   [[nodiscard]] const LoadedModel& teacher() const { return teacher_; }
 
  private:
@@ -259,7 +266,7 @@ JobResult run_distill(const RunContext& context) {
     model.generator_sigma = spec.generator_sigma;
     model.images = training.images_after(training.num_iterations());
     model.teacher_sha256 = teacher_digest;
-    result.digest = save_model(context.run, model, named_tensors(average, training.views()));
+    result.digest = save_model(context.run, model, named_tensors(average, training.views(), training.module()));
     result.result = {{"generator_sha256", result.digest},
                      {"images", model.images},
                      {"images_per_second", outcome.images_per_second}};

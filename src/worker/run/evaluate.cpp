@@ -63,7 +63,9 @@ Generated generate_images(const RunContext& context, const EvaluateSpec& spec, c
                                     {shape.channels, shape.height, shape.width});
     Condition condition;
     if (model.denoiser->num_classes() > 0) condition.labels = generated.labels.narrow(0, first, count);
-    mine += bytes_of(sample(*model.denoiser, spec.sampler, noise, condition).contiguous());
+    SampleOptions options;
+    options.rows = SampleRows{context.spec.seed, first};
+    mine += bytes_of(sample(*model.denoiser, spec.sampler, noise, condition, options).contiguous());
   }
   generated.images_per_second =
       static_cast<double>(spec.count) /

@@ -17,10 +17,16 @@ namespace {
 
 constexpr std::int64_t kNumSamples = 16;
 
+std::string preconditioning_name(const std::string& preconditioner) {
+  if (preconditioner == "iddpm") return "iDDPM";
+  return preconditioner == "edm" ? "EDM" : preconditioner == "vp" ? "VP" : "VE";
+}
+
 std::string model_card(const LoadedModel& model, const std::string& digest) {
   const bool one_step = model.generator_sigma > 0;
   std::string card = "# " + std::string(one_step ? "One-step generator" : "Diffusion model") + "\n\n";
-  card += "Network: `adm_unet` under EDM preconditioning, " + std::to_string(model.network.image_channels) + " x " +
+  card += "Network: `" + model.network.network_class + "` under " + preconditioning_name(model.network.preconditioner) +
+          " preconditioning, " + std::to_string(model.network.image_channels) + " x " +
           std::to_string(model.network.image_size) + " x " + std::to_string(model.network.image_size) + " pixels, " +
           std::to_string(model.network.label_dim) + " classes; all options are in `config.json`.\n";
   card += "Weights: " + model.weights + ", after " + std::to_string(model.images) + " images; SHA-256 of `model.safetensors`: `" +

@@ -22,7 +22,7 @@ PairSetInfo describe(const RunContext& context, const GeneratePairsSpec& spec, c
   PairSetInfo info;
   info.teacher_sha256 = teacher.sha256;
   info.sampler = to_json(spec.sampler).dump();
-  info.steps = static_cast<int>(spec.sampler.kind == "heun" ? spec.sampler.steps : 1);
+  info.steps = static_cast<int>(spec.sampler.kind == "one_step" ? 1 : spec.sampler.steps);
   info.seed = context.spec.seed;
   info.channels = shape.channels;
   info.height = shape.height;
@@ -47,7 +47,9 @@ PairRows generate_rows(const RunContext& context, const GeneratePairsSpec& spec,
       labels = torch::arange(first, first + count).remainder(teacher.num_classes());
       condition.labels = labels;
     }
-    const auto image = sample(teacher, spec.sampler, noise, condition).contiguous();
+    SampleOptions options;
+    options.rows = SampleRows{context.spec.seed, first};
+    const auto image = sample(teacher, spec.sampler, noise, condition, options).contiguous();
     rows.noise.insert(rows.noise.end(), noise.const_data_ptr<float>(), noise.const_data_ptr<float>() + noise.numel());
     rows.image.insert(rows.image.end(), image.const_data_ptr<float>(), image.const_data_ptr<float>() + image.numel());
     rows.label.insert(rows.label.end(), labels.const_data_ptr<std::int64_t>(),

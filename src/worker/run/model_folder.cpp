@@ -7,6 +7,7 @@
 #include "common/hash.h"
 #include "worker/models/model_factory.h"
 #include "worker/run/checkpoint_buffers.h"
+#include "worker/run/module_buffers.h"
 #include "worker/tensors/flat_parameters.h"
 
 namespace onestep {
@@ -58,6 +59,7 @@ LoadedModel load_from_checkpoint(const std::string& folder, const std::string& w
   model.network = network_spec_from_json(field<nlohmann::json>(manifest.state, "network", where), where);
   model.generator_sigma = field<double>(manifest.state, "generator_sigma", where);
   const auto network = field<std::string>(manifest.state, "delivered_network", where);
+  const auto manifest_buffers = manifest.state.value("buffers", nlohmann::json::object());
   const CheckpointBuffers buffers(folder, std::move(manifest));
   const std::string buffer = network + (weights == "ema" ? ".ema" : ".parameters");
   model.denoiser = make_denoiser(model.network, 0);
@@ -68,6 +70,7 @@ LoadedModel load_from_checkpoint(const std::string& folder, const std::string& w
                                           std::to_string(buffers.length(buffer)));
   }
   flat.values().copy_(buffers.read(buffer, 0, flat.length()));
+  load_buffers(model.denoiser->module(), manifest_buffers, where);
   model.sha256 = safetensors_sha256(named_tensors(model.denoiser->module()), {});
   return model;
 }

@@ -1,5 +1,7 @@
 #include "worker/run/sample_noise.h"
 
+#include <algorithm>
+
 #include "common/error.h"
 #include "worker/tensors/keyed_random.h"
 
@@ -28,6 +30,9 @@ SamplerSpec sampler_of(const LoadedModel& model) {
   if (model.generator_sigma > 0) {
     sampler.kind = "one_step";
     sampler.sigma_max = model.generator_sigma;
+  } else if (const auto* schedule = dynamic_cast<const EdmSchedule*>(&model.denoiser->schedule())) {
+    sampler.sigma_min = std::max(sampler.sigma_min, schedule->levels().min);
+    sampler.sigma_max = std::min(sampler.sigma_max, schedule->levels().max);
   }
   return sampler;
 }

@@ -10,6 +10,7 @@
 #include "worker/run/leaf_figures.h"
 #include "worker/run/memory_plan.h"
 #include "worker/run/model_folder.h"
+#include "worker/run/module_buffers.h"
 #include "worker/run/trainer.h"
 #include "worker/tensors/keyed_random.h"
 
@@ -25,7 +26,9 @@ class TeacherTraining final : public Training {
         denoiser_(make_denoiser(spec.network, context.spec.seed)),
         flat_(denoiser_->module(), context.spec.micro_batches, true),
         updater_("teacher", that_fits(flat_, context), context.communicator, context.spec.micro_batches, context.spec.reduction,
-                 {spec.ema_half_life_images, spec.batch}) {}
+                 {spec.ema_half_life_images, spec.batch}) {
+    denoiser_->recompute_in_backward(context.spec.activation_checkpointing);
+  }
 
   [[nodiscard]] std::int64_t num_iterations() const override { return spec_.images / spec_.batch; }
   [[nodiscard]] std::int64_t images_after(std::int64_t iterations) const override { return iterations * spec_.batch; }
@@ -58,12 +61,16 @@ class TeacherTraining final : public Training {
 
   std::vector<NetworkUpdater*> updaters() override { return {&updater_}; }
   [[nodiscard]] nlohmann::json description() const override {
-    return {{"network", to_json(spec_.network)}, {"generator_sigma", 0.0}, {"delivered_network", "teacher"}};
+    nlohmann::json json = {
+        {"network", to_json(spec_.network)}, {"generator_sigma", 0.0}, {"delivered_network", "teacher"}};
+    if (const auto buffers = buffers_to_json(module()); !buffers.empty()) json["buffers"] = buffers;
+    return json;
   }
 
   // The delivered weights are the average's. Collective.
   [[nodiscard]] torch::Tensor average() { return updater_.gather_average(); }
   [[nodiscard]] const std::vector<FlatView>& views() const { return flat_.views(); }
+  [[nodiscard]] const torch::nn::Module& module() const { return denoiser_->module(); }
 
  private:
   // EDM's loss: ln sigma ~ N(P_mean, P_std^2), weight 1/sigma^2 + 1/sigma_data^2, mean over B, C, H, W.
@@ -123,7 +130,7 @@ JobResult run_train_teacher(const RunContext& context) {
     model.network = spec.network;
     model.kind = context.spec.kind;
     model.images = training.images_after(training.num_iterations());
-    result.digest = save_model(context.run, model, named_tensors(average, training.views()));
+    result.digest = save_model(context.run, model, named_tensors(average, training.views(), training.module()));
     result.result = {{"images", model.images}, {"images_per_second", outcome.images_per_second}};
   }
   return result;

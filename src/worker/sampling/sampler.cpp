@@ -1,31 +1,17 @@
 #include "worker/sampling/sampler.h"
 
-#include <array>
 #include <string>
-#include <string_view>
 
 #include "common/error.h"
-#include "worker/sampling/heun.h"
-#include "worker/sampling/one_step.h"
+#include "worker/diffusion/guidance.h"
+#include "worker/sampling/sampler_table.h"
 
 namespace onestep {
 namespace {
 
-struct SamplerEntry {
-  std::string_view kind;
-  torch::Tensor (*run)(Denoiser&, const SamplerSpec&, const torch::Tensor&, const Condition&);
-  std::int64_t (*num_calls)(const SamplerSpec&);
-};
-
-// All samplers.
-constexpr std::array kSamplers = {
-    SamplerEntry{"heun", sample_heun, [](const SamplerSpec& spec) { return 2 * spec.steps - 1; }},
-    SamplerEntry{"one_step", sample_one_step, [](const SamplerSpec&) { return std::int64_t{1}; }},
-};
-
 const SamplerEntry& find(const SamplerSpec& spec) {
   std::string known;
-  for (const SamplerEntry& entry : kSamplers) {
+  for (const SamplerEntry& entry : sampler_table()) {
     if (entry.kind == spec.kind) return entry;
     known += (known.empty() ? "" : ", ") + std::string(entry.kind);
   }
@@ -54,14 +40,18 @@ void check_shapes(const Denoiser& denoiser, const torch::Tensor& noise,
 
 }  // namespace
 
-torch::Tensor sample(Denoiser& denoiser, const SamplerSpec& spec, const torch::Tensor& noise,
-                     const Condition& condition) {
-  const SamplerEntry& sampler = find(spec);
+torch::Tensor sample(Denoiser& denoiser, const SamplerSpec& spec, const torch::Tensor& noise, const Condition& condition,
+                     const SampleOptions& options) {
+  const SamplerMethod& method = find(spec).method;
+  method.check(spec, denoiser.schedule());
   check_shapes(denoiser, noise, condition);
   const torch::NoGradGuard no_grad;
-  return sampler.run(denoiser, spec, noise, condition);
+  GuidedDenoiser guided(denoiser, spec.guidance_scale, options.null_text);
+  return method.run({guided, spec, noise, condition, options.rows});
 }
 
-std::int64_t num_network_calls(const SamplerSpec& spec) { return find(spec).num_calls(spec); }
+std::int64_t num_network_calls(const SamplerSpec& spec) {
+  return find(spec).method.num_calls(spec) * (spec.guidance_scale > 1 ? 2 : 1);
+}
 
 }  // namespace onestep

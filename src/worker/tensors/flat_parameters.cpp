@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <set>
+#include <utility>
 
 #include "common/error.h"
 
@@ -18,6 +19,27 @@ std::string describe(const std::string& dtype, const std::vector<std::int64_t>& 
     text += (i ? ", " : "") + std::to_string(shape[i]);
   }
   return text + "]";
+}
+
+using NamedTensor = std::pair<std::string, torch::Tensor>;
+
+std::vector<NamedTensor> buffers_of(const torch::nn::Module& module) {
+  std::vector<NamedTensor> buffers;
+  for (const auto& item : module.named_buffers()) buffers.emplace_back(item.key(), item.value());
+  return buffers;
+}
+
+std::vector<NamedTensor> state_of(const torch::nn::Module& module) {
+  std::vector<NamedTensor> state;
+  for (const auto& item : module.named_parameters()) state.emplace_back(item.key(), item.value());
+  for (NamedTensor& buffer : buffers_of(module)) state.push_back(std::move(buffer));
+  return state;
+}
+
+TensorView view_of(const NamedTensor& named) {
+  const auto& [name, tensor] = named;
+  const auto* data = reinterpret_cast<const std::byte*>(tensor.const_data_ptr<float>());
+  return {name, DType::kF32, tensor.sizes().vec(), {data, static_cast<std::size_t>(tensor.numel()) * sizeof(float)}};
 }
 
 }  // namespace
@@ -59,30 +81,30 @@ std::vector<TensorView> named_tensors(const torch::Tensor& flat, const std::vect
   return tensors;
 }
 
+std::vector<TensorView> named_tensors(const torch::Tensor& flat, const std::vector<FlatView>& views,
+                                      const torch::nn::Module& module) {
+  auto tensors = named_tensors(flat, views);
+  for (const NamedTensor& buffer : buffers_of(module)) tensors.push_back(view_of(buffer));
+  return tensors;
+}
+
 std::vector<TensorView> named_tensors(const torch::nn::Module& module) {
   std::vector<TensorView> tensors;
-  for (const auto& item : module.named_parameters()) {
-    const auto& parameter = item.value();
-    const auto* data = reinterpret_cast<const std::byte*>(parameter.const_data_ptr<float>());
-    tensors.push_back({item.key(), DType::kF32, parameter.sizes().vec(),
-                       {data, static_cast<std::size_t>(parameter.numel()) * sizeof(float)}});
-  }
+  for (const NamedTensor& named : state_of(module)) tensors.push_back(view_of(named));
   return tensors;
 }
 
 void load_parameters(torch::nn::Module& module, const SafetensorsFile& file) {
   std::vector<std::string> problems;
   std::set<std::string> wanted;
-  auto parameters = module.named_parameters();
-  for (const auto& item : parameters) {
-    wanted.insert(item.key());
-    const TensorView* tensor = file.find(item.key());
+  const auto state = state_of(module);
+  for (const auto& [name, value] : state) {
+    wanted.insert(name);
+    const TensorView* tensor = file.find(name);
     if (tensor == nullptr) {
-      problems.push_back(item.key() + ": missing, expected " +
-                         describe("F32", item.value().sizes().vec()));
-    } else if (tensor->dtype != DType::kF32 || tensor->shape != item.value().sizes().vec()) {
-      problems.push_back(item.key() + ": expected " +
-                         describe("F32", item.value().sizes().vec()) + ", found " +
+      problems.push_back(name + ": missing, expected " + describe("F32", value.sizes().vec()));
+    } else if (tensor->dtype != DType::kF32 || tensor->shape != value.sizes().vec()) {
+      problems.push_back(name + ": expected " + describe("F32", value.sizes().vec()) + ", found " +
                          describe(to_string(tensor->dtype), tensor->shape));
     }
   }
@@ -99,9 +121,9 @@ void load_parameters(torch::nn::Module& module, const SafetensorsFile& file) {
     throw Error(ErrorCode::kMismatch, message);
   }
   torch::NoGradGuard no_grad;
-  for (auto& item : parameters) {
-    const TensorView& tensor = file.at(item.key());
-    std::memcpy(item.value().data_ptr<float>(), tensor.bytes.data(), tensor.bytes.size());
+  for (const auto& [name, value] : state) {
+    const TensorView& tensor = file.at(name);
+    std::memcpy(value.data_ptr<float>(), tensor.bytes.data(), tensor.bytes.size());
   }
 }
 

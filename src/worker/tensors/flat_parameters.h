@@ -40,10 +40,13 @@ class FlatParameters {
 
 // Spans of `flat` (contiguous fp32, laid out as `views`) under the views' names, for writing and hashing. `flat` must outlive them.
 std::vector<TensorView> named_tensors(const torch::Tensor& flat, const std::vector<FlatView>& views);
-// The module's parameters themselves, for modules that own theirs. `module` must outlive them.
+// The same, and the module's buffers (fp32), which no optimizer moves. `module` must outlive them too.
+std::vector<TensorView> named_tensors(const torch::Tensor& flat, const std::vector<FlatView>& views,
+                                      const torch::nn::Module& module);
+// The module's parameters and buffers themselves, for modules that own theirs. `module` must outlive them.
 std::vector<TensorView> named_tensors(const torch::nn::Module& module);
 
-// Copies every tensor of `file` into the parameter of the same name. Strict: every missing, extra, mis-shaped or mis-typed tensor is
+// Copies every tensor of `file` into the parameter or buffer of the same name. Strict: every missing, extra, mis-shaped or mis-typed tensor is
 // listed at once. Errors: kMismatch naming the file.
 void load_parameters(torch::nn::Module& module, const SafetensorsFile& file);
 

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <nlohmann/json.hpp>
+
 #include "common/error.h"
 
 namespace onestep {
@@ -31,6 +34,32 @@ TEST(DiscreteSchedule, StableDiffusionTable) {
   const auto t = torch::tensor({0.0f, 999.0f});
   const auto one = schedule.alpha(t).square() + schedule.sigma(t).square();
   EXPECT_TRUE(torch::allclose(one, torch::ones({2})));
+}
+
+nlohmann::json diffusers_golden() {
+  std::ifstream file(ONESTEP_SOURCE_DIR "/tests/golden/discrete_samplers.json");
+  return nlohmann::json::parse(file);
+}
+
+// The whole table of alpha-bar, bit for bit: both are products in fp32.
+TEST(DiscreteSchedule, TableIsThatOfDiffusers) {
+  const auto table = diffusers_golden().at("alpha_bar").get<std::vector<double>>();
+  const auto schedule = DiscreteSchedule::scaled_linear(1000, 0.00085, 0.012);
+  EXPECT_TRUE(torch::equal(schedule.alpha_bar(), torch::tensor(table, torch::kFloat64)));
+}
+
+TEST(Prediction, ConversionsAreThoseOfDiffusers) {
+  const auto schedule = DiscreteSchedule::scaled_linear(1000, 0.00085, 0.012);
+  for (const auto& json : diffusers_golden().at("conversions")) {
+    const auto kind = json.at("prediction") == "epsilon"        ? Prediction::kEpsilon
+                      : json.at("prediction") == "v_prediction" ? Prediction::kV
+                                                                : Prediction::kX0;
+    const auto values = [&](const char* key) { return torch::tensor(json.at(key).get<std::vector<float>>()).view({-1, 1, 1, 1}); };
+    const auto t = torch::full({2}, json.at("t").get<float>());
+    const auto x0 = x0_from_prediction(kind, values("raw"), values("x_t"), schedule.alpha(t), schedule.sigma(t));
+    // alpha and sigma are roots rounded to fp32 on both sides: 6e-8, 15 times that where x0 is a difference at the noisy end.
+    EXPECT_TRUE(torch::allclose(x0, values("x0"), 2e-6, 2e-6)) << json.dump();
+  }
 }
 
 TEST(DiscreteSchedule, TimestepStaysWithinTheNoiseLevels) {

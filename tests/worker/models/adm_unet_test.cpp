@@ -2,25 +2,14 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "common/error.h"
 #include "common/safetensors_file.h"
-#include "worker/models/edm_precond.h"
+#include "worker/models/preconditioners.h"
+#include "worker/models/golden_tensors.h"
 #include "worker/models/model_factory.h"
 
 namespace onestep {
 namespace {
-
-torch::Tensor tensor_of(const TensorView& view) {
-  torch::Tensor tensor = torch::empty(view.shape);
-  std::memcpy(tensor.data_ptr<float>(), view.bytes.data(), view.bytes.size());
-  return tensor;
-}
-
-double relative_error(const torch::Tensor& a, const torch::Tensor& b) {
-  return ((a - b).to(torch::kFloat64).norm() / b.to(torch::kFloat64).norm()).item<double>();
-}
 
 class GoldenTest : public testing::TestWithParam<const char*> {};
 

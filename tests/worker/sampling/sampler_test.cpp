@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
-#include "worker/sampling/heun.h"
+#include "worker/sampling/sigma_steps.h"
 
 namespace onestep {
 namespace {
@@ -64,7 +64,7 @@ TEST(Sampler, HeunSigmasAreThePublishedOnes) {
   const std::vector<double> published = {
       80,      57.585985, 40.785574, 28.374585, 19.352453, 12.910082, 8.400935, 5.315195, 3.256822,
       1.92334, 1.088171,  .585348,   .296442,   .139516,   .059947,   .022935,  .007528,  .002};
-  const auto sigmas = heun_sigmas({});
+  const auto sigmas = sigma_steps({}, EdmSchedule());
   ASSERT_EQ(sigmas.size(), 19u);
   for (std::size_t i = 0; i < published.size(); ++i)
     EXPECT_NEAR(sigmas[i], published[i], 1e-6);  // six decimals given
@@ -133,7 +133,7 @@ TEST(Sampler, RowsDoNotSeeEachOther) {
   const auto noise = torch::randn({6, 1, 2, 2});
   const auto labels = torch::arange(6);
   ClosedForm denoiser;
-  for (const char* kind : {"heun", "one_step"}) {
+  for (const char* kind : {"heun", "euler", "one_step"}) {
     SamplerSpec spec;
     spec.kind = kind;
     const auto whole = sample(denoiser, spec, noise, {labels, {}});
@@ -181,7 +181,7 @@ TEST(Sampler, RefusesWhatDoesNotFit) {
   const auto noise = torch::zeros({2, 1, 2, 2});
   SamplerSpec spec;
   spec.kind = "huen";
-  expect_error(ErrorCode::kConfig, "heun, one_step, found huen",
+  expect_error(ErrorCode::kConfig, "heun, euler, ddim, pndm, one_step, found huen",
                [&] { sample(denoiser, spec, noise, {}); });
   spec = {};
   spec.steps = 1;

@@ -1,0 +1,99 @@
+// DDIM, PNDM and one step over a table of steps, against diffusers' schedulers.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "support/files.h"
+#include "worker/sampling/sampler.h"
+
+namespace onestep {
+namespace {
+
+// raw(x, t) = 0.9 x + 0.1 sin(3 x) + 0.2 cos(t / 200), read as epsilon or as v: the golden file's network.
+class ClosedForm final : public Denoiser {
+ public:
+  explicit ClosedForm(Prediction prediction) : prediction_(prediction) {}
+  torch::Tensor denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition&) override {
+    timesteps.push_back(t[0].item<std::int64_t>());
+    EXPECT_EQ(x_t.scalar_type(), torch::kFloat32);
+    const auto x = x_t.to(torch::kFloat64);
+    const auto raw = 0.9 * x + 0.1 * (3 * x).sin() + 0.2 * per_sample((t.to(torch::kFloat64) / 200).cos());
+    return x0_from_prediction(prediction_, raw, x_t, schedule_.alpha(t), schedule_.sigma(t));
+  }
+  [[nodiscard]] const NoiseSchedule& schedule() const override { return schedule_; }
+  [[nodiscard]] Prediction prediction() const override { return prediction_; }
+  [[nodiscard]] ImageShape image_shape() const override { return {1, 1, 1}; }
+  [[nodiscard]] std::int64_t num_classes() const override { return 0; }
+  torch::nn::Module& module() override { return module_; }
+
+  std::vector<std::int64_t> timesteps;
+
+ private:
+  Prediction prediction_;
+  DiscreteSchedule schedule_ = DiscreteSchedule::scaled_linear(1000, 0.00085, 0.012);
+  torch::nn::Module module_;
+};
+
+nlohmann::json golden() {
+  std::ifstream file(ONESTEP_SOURCE_DIR "/tests/golden/discrete_samplers.json");
+  return nlohmann::json::parse(file);
+}
+
+TEST(DiscreteSamplers, FollowTheTrajectoriesOfDiffusers) {
+  for (const auto& json : golden().at("trajectories")) {
+    SamplerSpec spec;
+    spec.kind = json.at("kind");
+    spec.steps = json.at("steps");
+    spec.set_alpha_to_one = json.at("set_alpha_to_one");
+    ClosedForm denoiser(json.at("prediction") == "epsilon" ? Prediction::kEpsilon : Prediction::kV);
+    const auto noise = torch::tensor(json.at("start").get<std::vector<float>>()).view({-1, 1, 1, 1});
+    const auto images = sample(denoiser, spec, noise, {});
+    EXPECT_EQ(denoiser.timesteps, json.at("timesteps").get<std::vector<std::int64_t>>());
+    EXPECT_EQ(num_network_calls(spec), static_cast<std::int64_t>(denoiser.timesteps.size()));
+    const auto ends = torch::tensor(json.at("end").get<std::vector<float>>());
+    // diffusers' coefficients are roots in fp32 (6e-8 each), some fifty steps of them; our network's input and x0 are fp32.
+    EXPECT_TRUE(torch::allclose(images.flatten(), ends, 1e-5, 1e-5)) << spec.kind << " " << spec.steps << "\n" << images.flatten() << ends;
+  }
+}
+
+TEST(DiscreteSamplers, OneStepTakesItsTimestep) {
+  ClosedForm denoiser(Prediction::kEpsilon);
+  SamplerSpec spec;
+  spec.kind = "one_step";
+  const auto noise = torch::full({2, 1, 1, 1}, 0.5f);
+  const auto t = torch::full({2}, 999.0f);
+  const auto images = sample(denoiser, spec, noise, {});
+  EXPECT_TRUE(torch::equal(images, denoiser.denoise(noise, t, {})));
+  spec.timestep = 399;  // DMD2's SDXL
+  sample(denoiser, spec, noise, {});
+  EXPECT_THAT(denoiser.timesteps, testing::ElementsAre(999, 999, 399));
+  EXPECT_EQ(num_network_calls(spec), 1);
+}
+
+TEST(DiscreteSamplers, RefuseWhatDoesNotSuitThem) {
+  ClosedForm denoiser(Prediction::kEpsilon);
+  const auto refused = [&](SamplerSpec spec) {
+    const auto error = error_of([&] { sample(denoiser, spec, torch::zeros({1, 1, 1, 1}), {}); });
+    return error && error->code == ErrorCode::kConfig ? error->message : "";
+  };
+  SamplerSpec spec;
+  EXPECT_THAT(refused(spec), testing::HasSubstr("heun: expected a network whose noise is given by sigma"));
+  spec.kind = "ddim";
+  spec.steps = 1000;
+  EXPECT_THAT(refused(spec), testing::HasSubstr("stay below the table's 1000 steps, found steps 1000, steps_offset 1"));
+  spec.steps_offset = 0;
+  EXPECT_EQ(refused(spec), "");
+  spec = {};
+  spec.kind = "pndm";
+  spec.steps = 1;
+  EXPECT_THAT(refused(spec), testing::HasSubstr("pndm: steps: expected 2 or more, found 1"));
+  spec.kind = "one_step";
+  spec.timestep = 1000;
+  EXPECT_THAT(refused(spec), testing::HasSubstr("expected a step from 0 to 999, found 1000"));
+}
+
+}  // namespace
+}  // namespace onestep
