@@ -10,6 +10,11 @@ find_package(CLI11 REQUIRED)
 find_package(GTest REQUIRED)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 
+# ICU, Unicode's classes and normal forms: the C interface of its common library.
+find_package(ICU 72 REQUIRED COMPONENTS uc)
+add_library(onestep_icu INTERFACE)
+target_link_libraries(onestep_icu INTERFACE ICU::uc)
+
 # Open MPI, C interface only.
 find_package(MPI REQUIRED COMPONENTS C)
 add_library(onestep_mpi INTERFACE)

@@ -90,6 +90,7 @@ const std::vector<HeavyHeader>& heavy_headers() {
       {"CLI/", std::regex("(cli|coordinator|worker)/main\\.cpp")},
       {"openssl/", std::regex("common/hash\\.cpp")},
       {"xxhash", std::regex("common/hash\\.cpp")},
+      {"unicode/", std::regex("worker/models/bpe_tokenizer\\.cpp")},
       {"png.h", std::regex("worker/metrics/.*\\.cpp")},
       {"cuda", std::regex(".*\\.cu|worker/tensors/.*cuda.*|worker/comm/nccl_.*")},
       {"gtest/", std::regex("(?!)")},

@@ -1,0 +1,84 @@
+#include "worker/models/load_weights.h"
+
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "common/error.h"
+
+namespace onestep {
+namespace {
+
+std::string shape_text(at::IntArrayRef shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+std::optional<torch::ScalarType> weight_type(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return torch::kFloat32;
+    case DType::kF16: return torch::kFloat16;
+    case DType::kBF16: return torch::kBFloat16;
+    default: return std::nullopt;
+  }
+}
+
+// Names sorted, with what is wrong with each.
+std::map<std::string, std::string> problems_of(const torch::OrderedDict<std::string, torch::Tensor>& parameters,
+                                               const std::map<std::string, const TensorView*>& tensors) {
+  std::map<std::string, std::string> problems;
+  for (const auto& item : parameters) {
+    const std::string expected = "expected F32, F16 or BF16 " + shape_text(item.value().sizes());
+    const auto found = tensors.find(item.key());
+    if (found == tensors.end()) {
+      problems[item.key()] = "missing, " + expected;
+    } else if (!weight_type(found->second->dtype) || found->second->shape != item.value().sizes()) {
+      problems[item.key()] =
+          expected + ", found " + to_string(found->second->dtype) + " " + shape_text(found->second->shape);
+    }
+  }
+  for (const auto& [name, tensor] : tensors) {
+    if (parameters.contains(name)) continue;
+    problems[name] = std::string("unexpected ") + to_string(tensor->dtype) + " " + shape_text(tensor->shape);
+  }
+  return problems;
+}
+
+void copy(const TensorView& from, torch::Tensor& to) {
+  const auto type = *weight_type(from.dtype);
+  if (to.is_cpu() && to.is_contiguous() && to.scalar_type() == type) {
+    std::memcpy(to.mutable_data_ptr(), from.bytes.data(), from.bytes.size());
+    return;
+  }
+  auto values = torch::empty(from.shape, type);  // a file's tensors need not be aligned
+  std::memcpy(values.mutable_data_ptr(), from.bytes.data(), from.bytes.size());
+  to.copy_(values);
+}
+
+}  // namespace
+
+void load_weights(torch::nn::Module& module, const std::vector<TensorView>& tensors, const std::string& where,
+                  const std::function<void(const TensorView&)>& copied) {
+  std::map<std::string, const TensorView*> by_name;
+  std::map<std::string, std::string> twice;
+  for (const TensorView& tensor : tensors) {
+    if (!by_name.emplace(tensor.name, &tensor).second) twice[tensor.name] = "expected once, found under two names";
+  }
+  auto parameters = module.named_parameters();
+  auto problems = problems_of(parameters, by_name);
+  problems.merge(twice);
+  if (!problems.empty()) {
+    std::string message = where + ": " + std::to_string(problems.size()) + " tensors don't fit the network";
+    for (const auto& [name, problem] : problems) message += "\n  " + name + ": " + problem;
+    throw Error(ErrorCode::kMismatch, message);
+  }
+  torch::NoGradGuard no_grad;
+  for (auto& item : parameters) {
+    const TensorView& tensor = *by_name.at(item.key());
+    copy(tensor, item.value());
+    if (copied) copied(tensor);
+  }
+}
+
+}  // namespace onestep

@@ -1,0 +1,224 @@
+"""Writes the golden files of Stable Diffusion's networks into tests/golden, computed by diffusers and transformers.
+
+    python tools/golden/make_sd_golden.py [--out tests/golden] [--published]
+
+Small networks (sd_*.safetensors): every weight and input is a keyed draw of its name (keyed_fill.py), so only results are
+stored: output.*, grad.<key> of loss = sum(output * probe), grad of the inputs; `config` (the document that the library
+itself saves), `keys` (its parameters in order) and `versions` are in __metadata__.
+
+sd_published.json: counts, and a digest over "name shape" lines, of networks of published size, built without memory.
+
+With --published (minutes, 8 GB): sd_probes.safetensors, 1,000 values and the moments of each output of the published
+SD 1.5 networks, filled by the same draws.
+"""
+import argparse
+import hashlib
+import json
+import math
+import pathlib
+
+import diffusers
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import transformers
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from keyed_fill import keyed_uniform
+
+SEED = 11
+
+UNETS = {
+    # SD 1.x: convolutions as projections, one number of heads; three levels, the last without attention.
+    "sd_unet_1": (dict(sample_size=8, block_out_channels=(8, 16, 16), layers_per_block=1, cross_attention_dim=12,
+                       attention_head_dim=2, norm_num_groups=4,
+                       down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+                       up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")), (8, 8)),
+    # SD 2.x: linear projections, heads a level, two layers; sides that do not halve evenly.
+    "sd_unet_2": (dict(sample_size=7, block_out_channels=(8, 16), layers_per_block=2, cross_attention_dim=20,
+                       attention_head_dim=(2, 4), norm_num_groups=4, use_linear_projection=True, upcast_attention=True,
+                       down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                       up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")), (7, 5)),
+}
+SD15 = dict(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+SD21 = dict(sample_size=96, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True,
+            upcast_attention=True)
+VAE = dict(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512,
+           down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+SMALL_VAE = dict(block_out_channels=(8, 16), layers_per_block=1, latent_channels=4, sample_size=16, norm_num_groups=4,
+                 down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
+SMALL_TINY = dict(encoder_block_out_channels=(8, 8, 8), decoder_block_out_channels=(8, 8, 8),
+                  num_encoder_blocks=(1, 1, 2), num_decoder_blocks=(2, 1, 1))
+CLIP_L = dict(vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+              max_position_embeddings=77, hidden_act="quick_gelu", projection_dim=768)
+CLIP_H = dict(CLIP_L, hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16,
+              hidden_act="gelu", projection_dim=512)
+SMALL_CLIP = dict(vocab_size=60, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+                  max_position_embeddings=9, projection_dim=16)
+
+
+def clip(**options):
+    return CLIPTextModel(CLIPTextConfig(**options)).eval()
+
+
+def published_name(name):
+    """Files carry "text_model."; some versions of transformers dropped it from the class's own keys."""
+    return name if name.startswith("text_model.") else f"text_model.{name}"
+
+
+def draw(name, shape, bound=math.sqrt(3)):
+    """An input: unit variance unless told otherwise."""
+    return torch.from_numpy(keyed_uniform(name, tuple(shape), SEED, bound))
+
+
+def fill(network, named=lambda name: name):
+    """Weights keep the variance of what they map, norms lie around one; the same rule is in tests/support/keyed_network.h."""
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            name = named(name)
+            if p.dim() == 1 and name.endswith("weight"):
+                p.copy_(1 + draw(name, p.shape, 0.5))
+            elif p.dim() == 1:
+                p.copy_(draw(name, p.shape, 0.1))
+            else:
+                p.copy_(draw(name, p.shape, math.sqrt(3 / p[0].numel())))
+    return network.eval()
+
+
+def versions():
+    return {"torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__,
+            "safetensors": safetensors.__version__, "numpy": np.__version__}
+
+
+def results(network, run, inputs, named=lambda name: name):
+    """run(network, inputs) -> {name: output}; gradients of sum over outputs of (output * probe)."""
+    leaves = {k: v.clone().requires_grad_() if v.is_floating_point() else v for k, v in inputs.items()}
+    outputs = run(network, leaves)
+    loss = sum((y * draw(f"probe.{k}", y.shape)).sum() for k, y in outputs.items())
+    loss.backward()
+    tensors = {f"output.{k}": y.detach() for k, y in outputs.items()}
+    tensors |= {f"grad.input.{k}": v.grad for k, v in leaves.items() if v.is_floating_point()}
+    tensors |= {f"grad.{named(k)}": p.grad for k, p in network.named_parameters()}
+    dead = [k for k, v in tensors.items() if v is None or not v.any()]
+    # A bias in front of a softmax over keys has a gradient that is zero but for rounding.
+    assert all(k.endswith(("k_proj.bias", "to_k.bias")) for k in dead), dead
+    return {k: v.contiguous() for k, v in tensors.items()}
+
+
+def save(out, name, network, config, tensors, named=lambda name: name):
+    keys = [named(k) for k in network.state_dict() if not k.endswith("position_ids")]
+    metadata = {"config": config, "keys": json.dumps(keys), "versions": json.dumps(versions())}
+    path = out / f"{name}.safetensors"
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+    count = sum(p.numel() for p in network.parameters())
+    print(f"{path}: {count:,} parameters, {len(tensors)} tensors, {path.stat().st_size:,} bytes")
+
+
+def unet_inputs(options, height, width, batch, length):
+    return {"x": draw("input.x", (batch, 4, height, width)), "text": draw("input.text", (batch, length, options["cross_attention_dim"])),
+            "t": torch.tensor([999, 0, 421][:batch])}
+
+
+def small(out):
+    for name, (options, (height, width)) in UNETS.items():
+        network = fill(UNet2DConditionModel(**options))
+        inputs = unet_inputs(options, height, width, 3, 5)
+        run = lambda net, i: {"raw": net(i["x"], i["t"], i["text"]).sample}  # noqa: E731
+        tensors = results(network, run, inputs)
+        half = UNet2DConditionModel(**options)
+        half.load_state_dict(network.state_dict())
+        half = half.to(torch.bfloat16)
+        with torch.no_grad():
+            y = half(inputs["x"].bfloat16(), inputs["t"], inputs["text"].bfloat16()).sample.float()
+        print(f"{name}: bf16 against fp32 in PyTorch: {(y - tensors['output.raw']).norm() / tensors['output.raw'].norm():.1e}")
+        save(out, name, network, network.to_json_string(), tensors)
+
+    network = fill(AutoencoderKL(**SMALL_VAE))
+    inputs = {"images": draw("input.images", (2, 3, 12, 8)), "noise": draw("input.noise", (2, 4, 6, 4)),
+              "z": draw("input.z", (2, 4, 6, 4))}
+
+    def run_vae(net, i):
+        posterior = net.encode(i["images"]).latent_dist
+        return {"mean": posterior.mean, "logvar": posterior.logvar, "sample": posterior.mean + posterior.std * i["noise"],
+                "images": net.decode(i["z"]).sample}
+    save(out, "sd_autoencoder_kl", network, network.to_json_string(), results(network, run_vae, inputs))
+
+    network = fill(AutoencoderTiny(**SMALL_TINY))
+    inputs = {"images": draw("input.images", (2, 3, 12, 8)), "z": draw("input.z", (2, 4, 3, 2))}
+    run_tiny = lambda net, i: {"latents": net.encode(i["images"]).latents, "images": net.decode(i["z"]).sample}  # noqa: E731
+    save(out, "sd_tiny_autoencoder", network, network.to_json_string(), results(network, run_tiny, inputs))
+
+    for act in ("quick_gelu", "gelu"):
+        network = fill(clip(**SMALL_CLIP, hidden_act=act), published_name)
+        ids = torch.tensor([[58, 3, 17, 44, 59, 59, 59, 59, 59], [58, 0, 1, 2, 3, 4, 5, 6, 59]])
+        run_clip = lambda net, i: {"hidden": net(i["ids"])[0]}  # noqa: E731
+        tensors = results(network, run_clip, {"ids": ids}, published_name) | {"input.ids": ids}
+        save(out, f"sd_clip_text_{act}", network, network.config.to_json_string(use_diff=False), tensors, published_name)
+
+
+def digest(network, named=lambda name: name):
+    lines = [f"{named(k)} {list(v.shape)}\n" for k, v in network.state_dict().items() if not k.endswith("position_ids")]
+    return {"parameters": sum(p.numel() for p in network.parameters()), "tensors": len(lines),
+            "keys_sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}
+
+
+def published_counts(out):
+    with torch.device("meta"):
+        networks = {"unet_sd15": UNet2DConditionModel(**SD15), "unet_sd21": UNet2DConditionModel(**SD21),
+                    "vae": AutoencoderKL(**VAE), "taesd": AutoencoderTiny()}
+        counts = {name: digest(network) for name, network in networks.items()}
+        counts |= {"clip_l": digest(clip(**CLIP_L), published_name), "clip_h": digest(clip(**CLIP_H), published_name)}
+    path = out / "sd_published.json"
+    path.write_text(json.dumps({"versions": versions(), "networks": counts}, indent=1) + "\n")
+    print(f"{path}: " + ", ".join(f"{k} {v['parameters']:,}/{v['tensors']}" for k, v in counts.items()))
+
+
+def probes(name, y):
+    y = y.detach().contiguous().float().flatten()
+    positions = torch.from_numpy(np.linspace(0, y.numel() - 1, 1000).astype(np.int64))
+    double = y.double()
+    moments = torch.stack([double.mean(), double.std(correction=0), double.norm()])
+    return {f"{name}.positions": positions, f"{name}.values": y[positions], f"{name}.moments": moments}
+
+
+@torch.no_grad()
+def published(out):
+    tensors = {}
+    network = fill(UNet2DConditionModel(**SD15))
+    inputs = unet_inputs(SD15, 32, 32, 1, 77)
+    tensors |= probes("unet", network(inputs["x"], inputs["t"], inputs["text"]).sample)
+    del network
+    network = fill(AutoencoderKL(**VAE))
+    posterior = network.encode(draw("input.images", (1, 3, 128, 128), 1.0)).latent_dist
+    tensors |= probes("vae.mean", posterior.mean) | probes("vae.logvar", posterior.logvar)
+    tensors |= probes("vae.images", network.decode(draw("input.z", (1, 4, 16, 16))).sample)
+    network = fill(AutoencoderTiny())
+    tensors |= probes("taesd.latents", network.encode(draw("input.images", (1, 3, 128, 128), 1.0)).latents)
+    tensors |= probes("taesd.images", network.decode(draw("input.z", (1, 4, 16, 16))).sample)
+    network = fill(clip(**CLIP_L), published_name)
+    ids = torch.tensor([[49406, 320, 1125, 539, 320, 2368] + [49407] * 71])
+    tensors |= probes("clip", network(ids)[0]) | {"clip.ids": ids}
+    path = out / "sd_probes.safetensors"
+    safetensors.torch.save_file(tensors, path, metadata={"versions": json.dumps(versions())})
+    print(f"{path}: {len(tensors)} tensors, {path.stat().st_size:,} bytes")
+
+
+def main():
+    default_out = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default=default_out)
+    parser.add_argument("--published", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(versions())
+    if arguments.published:
+        published(arguments.out)
+    else:
+        small(arguments.out)
+        published_counts(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
