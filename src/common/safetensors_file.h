@@ -48,6 +48,8 @@ class SafetensorsFile {
   [[nodiscard]] const TensorView* find(const std::string& name) const;
   // Errors: kCorrupt when absent.
   [[nodiscard]] const TensorView& at(const std::string& name) const;
+  // This part of a tensor has been copied: its pages need not stay in memory (they come back if it is read again).
+  void forget(std::span<const std::byte> part) const { file_.forget(part); }
 
  private:
   std::string path_;

@@ -1,5 +1,6 @@
 #include "worker/models/load_weights.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <optional>
@@ -8,6 +9,8 @@
 
 namespace onestep {
 namespace {
+
+constexpr std::int64_t kPiece = 1 << 20;  // elements
 
 std::string shape_text(at::IntArrayRef shape) {
   std::string text = "[";
@@ -45,21 +48,30 @@ std::map<std::string, std::string> problems_of(const torch::OrderedDict<std::str
   return problems;
 }
 
-void copy(const TensorView& from, torch::Tensor& to) {
+// Piece by piece: a file's tensors need not be aligned, nor of the parameter's dtype, nor on its device.
+void copy(const TensorView& from, torch::Tensor& to, const std::function<void(std::span<const std::byte>)>& copied) {
   const auto type = *weight_type(from.dtype);
-  if (to.is_cpu() && to.is_contiguous() && to.scalar_type() == type) {
-    std::memcpy(to.mutable_data_ptr(), from.bytes.data(), from.bytes.size());
-    return;
+  const auto flat = to.view({-1});
+  const auto size = static_cast<std::int64_t>(size_of(from.dtype));
+  for (std::int64_t first = 0; first < flat.numel(); first += kPiece) {
+    const std::int64_t length = std::min(kPiece, flat.numel() - first);
+    const auto bytes = from.bytes.subspan(static_cast<std::size_t>(first * size), static_cast<std::size_t>(length * size));
+    torch::Tensor piece = flat.narrow(0, first, length);
+    if (to.is_cpu() && to.scalar_type() == type) {
+      std::memcpy(piece.mutable_data_ptr(), bytes.data(), bytes.size());
+    } else {
+      const auto values = torch::empty({length}, type);
+      std::memcpy(values.mutable_data_ptr(), bytes.data(), bytes.size());
+      piece.copy_(values);
+    }
+    if (copied) copied(bytes);
   }
-  auto values = torch::empty(from.shape, type);  // a file's tensors need not be aligned
-  std::memcpy(values.mutable_data_ptr(), from.bytes.data(), from.bytes.size());
-  to.copy_(values);
 }
 
 }  // namespace
 
 void load_weights(torch::nn::Module& module, const std::vector<TensorView>& tensors, const std::string& where,
-                  const std::function<void(const TensorView&)>& copied) {
+                  const std::function<void(std::span<const std::byte>)>& copied) {
   std::map<std::string, const TensorView*> by_name;
   std::map<std::string, std::string> twice;
   for (const TensorView& tensor : tensors) {
@@ -74,11 +86,7 @@ void load_weights(torch::nn::Module& module, const std::vector<TensorView>& tens
     throw Error(ErrorCode::kMismatch, message);
   }
   torch::NoGradGuard no_grad;
-  for (auto& item : parameters) {
-    const TensorView& tensor = *by_name.at(item.key());
-    copy(tensor, item.value());
-    if (copied) copied(tensor);
-  }
+  for (auto& item : parameters) copy(*by_name.at(item.key()), item.value(), copied);
 }
 
 }  // namespace onestep

@@ -3,7 +3,9 @@
 
 #include <torch/torch.h>
 
+#include <cstddef>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,9 +14,9 @@
 namespace onestep {
 
 // Every parameter must be among `tensors` under its name with its shape; F32, F16 and BF16 are converted to the parameter's dtype. `copied`
-// is called behind each tensor, so that its pages may go. Errors: kMismatch naming `where` and every missing, extra, mis-shaped and
+// is called behind each few megabytes, so that their pages may go. Errors: kMismatch naming `where` and every missing, extra, mis-shaped and
 // mis-typed tensor at once; nothing is copied then.
 void load_weights(torch::nn::Module& module, const std::vector<TensorView>& tensors, const std::string& where,
-                  const std::function<void(const TensorView&)>& copied = {});
+                  const std::function<void(std::span<const std::byte>)>& copied = {});
 
 }  // namespace onestep

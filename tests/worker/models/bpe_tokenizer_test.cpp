@@ -24,7 +24,10 @@ BpeTokenizer clip_tokenizer(const BpeTokenizerOptions& options = {}) {
 
 std::string joined(const std::vector<std::int64_t>& ids) {
   std::string text;
-  for (const std::int64_t id : ids) text += (text.empty() ? "" : ",") + std::to_string(id);
+  for (const std::int64_t id : ids) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(id);
+  }
   return text;
 }
 
@@ -81,7 +84,10 @@ TEST(BpeTokenizer, EveryCodePoint) {
     std::string lines;
     for (int c = first; c < first + kBlock; ++c) {
       if (c >= 0xD800 && c < 0xE000) continue;
-      lines += joined(tokenizer.content("a" + utf8(c) + "b")) + "\n";
+      std::string text = "a";
+      text += utf8(c);
+      text += "b";
+      lines += joined(tokenizer.content(text)) + "\n";
     }
     EXPECT_EQ(short_digest(lines), digests.at(first / kBlock).get<std::string>()) << std::hex << first;
   }
