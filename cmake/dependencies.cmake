@@ -6,9 +6,11 @@ find_package(Boost 1.81 REQUIRED)           # Asio, Beast: headers only
 find_package(OpenSSL 3.0 REQUIRED)          # SHA-256
 find_package(SQLite3 REQUIRED)
 find_package(PNG REQUIRED)
+find_package(JPEG REQUIRED)                 # libjpeg-turbo
 find_package(CLI11 REQUIRED)
 find_package(GTest REQUIRED)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(LIBZIP REQUIRED IMPORTED_TARGET libzip)
 
 # ICU, Unicode's classes and normal forms: the C interface of its common library.
 find_package(ICU 72 REQUIRED COMPONENTS uc)

@@ -9,8 +9,10 @@
 #include <string>
 
 #include "cli/client.h"
+#include "cli/inspect.h"
 #include "cli/job_commands.h"
 #include "cli/local_program.h"
+#include "cli/pack_dataset.h"
 #include "cli/plan.h"
 #include "cli/report.h"
 #include "cli/sample.h"
@@ -108,6 +110,7 @@ struct Options {
   SampleOptions sample;
   PlanOptions plan;
   std::string memory;
+  PackOptions pack;
   std::string job, pipeline, state, out, path;
   bool resume = false;
 };
@@ -242,6 +245,14 @@ void add_result_commands(CommandLine& line, Options& options) {
   verify->add_option("path", options.path, "Run, checkpoint, pair set or export folder; .safetensors or .h5 file")->required();
   line.add_json(*verify);
 
+  CLI::App* inspect = line.add_local(
+      "inspect", "Say what any file or folder is: format, network, tensors, and the first things wrong with it",
+      "  onestep inspect unet/diffusion_pytorch_model.safetensors\n  onestep inspect stable-diffusion-v1-5\n"
+      "  onestep inspect teacher.pkl      (a pickle is named, never opened)\n",
+      [&] { return print_inspection(options.path, line.json); });
+  inspect->add_option("path", options.path, "File or folder; exit 4 when something is wrong with it")->required();
+  line.add_json(*inspect);
+
   CLI::App* version = line.add_local("version", "Print version and commit", "  onestep version --json\n", [&] {
     if (line.json) {
       std::cout << nlohmann::json{{"version", build_version()}, {"commit", build_commit()}}.dump() << "\n";
@@ -253,12 +264,36 @@ void add_result_commands(CommandLine& line, Options& options) {
   line.add_json(*version);
 }
 
+void add_dataset_commands(CommandLine& line, Options& options) {
+  CLI::App* dataset = line.app.add_subcommand("dataset", "Prepare data");
+  dataset->require_subcommand(1);
+  dataset->footer("Examples:\n  onestep dataset pack cifar10.zip cifar10.h5\n");
+  CLI::App* pack = dataset->add_subcommand("pack", "Make one checked image file of a folder or zip archive of PNG and JPEG files");
+  pack->footer("Labels come from dataset.json at the top, as EDM keeps it. A run that was stopped goes on when it is started again.\n\n"
+               "Examples:\n  onestep dataset pack cifar10.zip cifar10.h5\n"
+               "  onestep dataset pack ffhq ffhq-64.h5 --resolution 64 --crop center --resize lanczos\n");
+  pack->add_option("in", options.pack.in, "Folder or zip archive")->required();
+  pack->add_option("out", options.pack.out, "HDF5 file to write; must not exist")->required();
+  pack->add_option("--resolution", options.pack.resolution, "Pixels a side (default: those of the first picture)")->check(CLI::Range(1, 65536));
+  pack->add_option("--crop", options.pack.crop, "center: cut the largest square out of the middle (default: refuse others)");
+  pack->add_option("--resize", options.pack.resize, "box or lanczos: make larger pictures smaller (default: refuse them)");
+  pack->add_option("--channels", options.pack.channels, "1 or 3; with 3, grey pictures become RGB (default: those of the first picture)");
+  pack->add_option("--classes", options.pack.num_classes, "Number of classes (default: the highest label plus one)")->check(CLI::Range(1, 65536));
+  pack->add_option("--jobs", options.pack.jobs, "Threads (default: the processors)")->check(CLI::Range(1, 4096));
+  line.add_json(*pack);
+  pack->callback([&] {
+    if (!line.url.empty()) throw Error(ErrorCode::kUsage, "'dataset' talks to no coordinator: leave --url out");
+    line.run = [&] { return run_pack_dataset(options.pack, line.json); };
+  });
+}
+
 int run_command_line(int argc, char** argv) {
   CommandLine line;
   Options options;
   add_service_commands(line, options);
   add_job_commands(line, options);
   add_result_commands(line, options);
+  add_dataset_commands(line, options);
   try {
     line.app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

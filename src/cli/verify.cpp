@@ -12,6 +12,8 @@
 #include "common/durable_file.h"
 #include "common/error.h"
 #include "common/hash.h"
+#include "common/hdf5_listing.h"
+#include "common/image_file.h"
 #include "common/job_spec.h"
 #include "common/pair_file.h"
 #include "common/run_folder.h"
@@ -73,8 +75,17 @@ VerifiedPart verify_pair_set(const std::string& folder) {
           with_thousands(manifest.info.count) + " pairs in " + std::to_string(manifest.shards.size()) + " shards"};
 }
 
+VerifiedPart verify_images(const std::string& path) {
+  const ImageFile file(path);
+  const ImageFileInfo& info = file.info();
+  return {path, "image dataset", file.verify(),
+          with_thousands(info.count) + " images of " + std::to_string(info.channels) + "x" + std::to_string(info.height) + "x" +
+              std::to_string(info.width) + ", " +
+              (info.num_classes > 0 ? std::to_string(info.num_classes) + " classes" : std::string("no labels"))};
+}
+
 // A shard is judged by the manifest beside it; alone it does not say which set it belongs to.
-VerifiedPart verify_hdf5(const std::string& path) {
+VerifiedPart verify_shard_file(const std::string& path) {
   const fs::path file = fs::path(path);
   const std::string folder = file.parent_path().empty() ? "." : file.parent_path().string();
   if (!file_exists(folder + "/manifest.json")) {
@@ -88,6 +99,10 @@ VerifiedPart verify_hdf5(const std::string& path) {
             "rows " + std::to_string(shard.first) + " to " + std::to_string(shard.first + shard.count - 1)};
   }
   throw Error(ErrorCode::kMismatch, path + ": expected one of the shards in " + folder + "/manifest.json");
+}
+
+VerifiedPart verify_hdf5(const std::string& path) {
+  return list_hdf5(path, 0).format == "onestep-images" ? verify_images(path) : verify_shard_file(path);
 }
 
 VerifiedPart verify_manifest_folder(const std::string& folder) {
@@ -124,8 +139,9 @@ VerifiedPart verify_model(const std::string& folder) {
   const std::string path = folder + "/config.json";
   const json config = read_written_json(path);
   const std::string format = text_field(config, "format");
-  if (!format.starts_with("onestep-")) {
-    throw Error(ErrorCode::kCorrupt, path + ": /format: expected a Onestep model, found \"" + format + "\"");
+  if (format != "onestep-model" && format != "onestep-export" && format != "onestep-detector") {
+    throw Error(ErrorCode::kCorrupt, path + ": /format: expected onestep-model, onestep-export or onestep-detector, found \"" +
+                                         format + "\"");
   }
   const VerifiedPart weights = verify_safetensors(folder + "/model.safetensors");
   const std::string expected = text_field(config, "model_sha256");

@@ -1,6 +1,7 @@
 #include "common/durable_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -219,6 +220,71 @@ std::uint64_t file_size(const std::string& path) {
   return static_cast<std::uint64_t>(status.st_size);
 }
 
+WorkFile::WorkFile(const std::string& path) : path_(path) {
+  descriptor_ = call("open", path, [&] { return ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644); });
+  if (descriptor_ < 0) fail("open", path, errno);
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) < 0) {
+    ::close(descriptor_);
+    throw Error(ErrorCode::kConflict, path + ": another program is writing it");
+  }
+}
+
+WorkFile::WorkFile(WorkFile&& other) noexcept
+    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+WorkFile& WorkFile::operator=(WorkFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
+
+WorkFile::~WorkFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+std::uint64_t WorkFile::size() const {
+  struct stat status {};
+  if (::fstat(descriptor_, &status) < 0) fail("fstat", path_, errno);
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+void WorkFile::write_at(std::uint64_t offset, const void* data, std::size_t size) const {
+  const char* position = static_cast<const char*>(data);
+  while (size > 0) {
+    const std::size_t chunk = std::min(size, std::size_t{1} << 30);
+    const ssize_t written = call("pwrite", path_, [&] {
+      return ::pwrite(descriptor_, position, chunk, static_cast<off_t>(offset));
+    });
+    if (written < 0) fail("pwrite", path_, errno);
+    position += written;
+    offset += static_cast<std::uint64_t>(written);
+    size -= static_cast<std::size_t>(written);
+  }
+}
+
+void WorkFile::read_at(std::uint64_t offset, void* data, std::size_t size) const {
+  char* position = static_cast<char*>(data);
+  while (size > 0) {
+    const ssize_t got = call("read", path_, [&] {
+      return ::pread(descriptor_, position, size, static_cast<off_t>(offset));
+    });
+    if (got < 0) fail("pread", path_, errno);
+    if (got == 0) {
+      throw Error(ErrorCode::kCorrupt, path_ + ": expected " + std::to_string(size) + " more bytes at " +
+                                           std::to_string(offset) + ", found the end of the file");
+    }
+    position += got;
+    offset += static_cast<std::uint64_t>(got);
+    size -= static_cast<std::size_t>(got);
+  }
+}
+
+void WorkFile::clear() const {
+  if (call("ftruncate", path_, [&] { return ::ftruncate(descriptor_, 0); }) < 0) fail("ftruncate", path_, errno);
+}
+
+void WorkFile::sync() const { sync_descriptor(descriptor_, path_); }
+
 MappedFile::MappedFile(const std::string& path) {
   const Descriptor file(path, O_RDONLY);
   if (file.value() < 0) fail_read("open", path, errno);
@@ -246,7 +312,7 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
-void MappedFile::forget(std::span<const std::byte> part) const {
+void MappedFile::release(std::span<const std::byte> part) const {
   if (part.empty()) return;
   // Whole pages, the shared ones at both ends too: a neighbour's are read again from the file.
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));

@@ -51,6 +51,30 @@ std::string read_file(const std::string& path);
 bool file_exists(const std::string& path);
 std::uint64_t file_size(const std::string& path);
 
+// A file written in place, in any order and over several runs of a program, under a temporary name; publish_file_durably() makes
+// it appear. Move-only; write_at() and read_at() from any thread.
+class WorkFile {
+ public:
+  // Opens or creates it, and locks it against other programs while the object lives. Errors: kIo; kConflict when it is locked.
+  explicit WorkFile(const std::string& path);
+  WorkFile(WorkFile&& other) noexcept;
+  WorkFile& operator=(WorkFile&& other) noexcept;
+  WorkFile(const WorkFile&) = delete;
+  WorkFile& operator=(const WorkFile&) = delete;
+  ~WorkFile();
+
+  [[nodiscard]] std::uint64_t size() const;
+  void write_at(std::uint64_t offset, const void* data, std::size_t size) const;
+  // Errors: kCorrupt when the file ends before.
+  void read_at(std::uint64_t offset, void* data, std::size_t size) const;
+  void clear() const;  // to no bytes
+  void sync() const;
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+};
+
 // Read-only memory map of a file, move-only. Errors: kNotFound, kIo.
 class MappedFile {
  public:
@@ -61,16 +85,16 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   ~MappedFile();
   [[nodiscard]] std::span<const std::byte> bytes() const { return {data_, size_}; }
-  // Lets go of the memory behind a part that has been read; it comes back from the file if it is read again.
-  void forget(std::span<const std::byte> part) const;
+  // Lets the pages behind `part` (of bytes()) leave memory; used again, they are read again.
+  void release(std::span<const std::byte> part) const;
 
  private:
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };
 
-// Test hook: called before each system call with its name ("open", "read", "write", "fsync", "rename", "unlink",
-// "mkdir") and path; a non-zero return is used as errno and the call is not made. nullptr restores normal operation.
+// Test hook: called before each system call with its name ("open", "read", "write", "pwrite", "fsync", "rename",
+// "unlink", "mkdir") and path; a non-zero return is used as errno and the call is not made. nullptr restores normal operation.
 // Set it while no other thread uses this file's functions.
 using FaultHook = std::function<int(const char* call, const std::string& path)>;
 void set_fault_hook_for_tests(FaultHook hook);

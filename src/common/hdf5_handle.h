@@ -67,7 +67,10 @@ inline std::string hdf5_reason() {
 // For calls of the HDF5 library that have to succeed; `code` is kCorrupt when reading, kInternal when writing.
 template <typename Result>
 Result hdf5_check(Result result, const char* call, const std::string& path, ErrorCode code) {
-  if (result < 0) throw Error(code, path + ": " + call + ": " + hdf5_reason());
+  if (result < 0) {
+    const char* expected = code == ErrorCode::kCorrupt ? ": expected a whole HDF5 file, found: " : ": ";
+    throw Error(code, path + ": " + call + expected + hdf5_reason());
+  }
   return result;
 }
 

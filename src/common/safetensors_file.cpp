@@ -28,31 +28,37 @@ struct DTypeRow {
   DType dtype;
   unsigned bits;
 };
-// Every dtype of the format; those this program never computes with are kOther.
 constexpr std::array<DTypeRow, 22> kDTypes{{
     {"F64", DType::kF64, 64},
     {"I64", DType::kI64, 64},
-    {"U64", DType::kOther, 64},
-    {"C64", DType::kOther, 64},
+    {"U64", DType::kU64, 64},
+    {"C64", DType::kC64, 64},
     {"F32", DType::kF32, 32},
     {"I32", DType::kI32, 32},
-    {"U32", DType::kOther, 32},
+    {"U32", DType::kU32, 32},
     {"F16", DType::kF16, 16},
     {"BF16", DType::kBF16, 16},
-    {"I16", DType::kOther, 16},
-    {"U16", DType::kOther, 16},
+    {"I16", DType::kI16, 16},
+    {"U16", DType::kU16, 16},
     {"BOOL", DType::kBool, 8},
     {"U8", DType::kU8, 8},
-    {"I8", DType::kOther, 8},
-    {"F8_E5M2", DType::kOther, 8},
-    {"F8_E4M3", DType::kOther, 8},
-    {"F8_E8M0", DType::kOther, 8},
-    {"F8_E4M3FNUZ", DType::kOther, 8},
-    {"F8_E5M2FNUZ", DType::kOther, 8},
-    {"F6_E2M3", DType::kOther, 6},
-    {"F6_E3M2", DType::kOther, 6},
-    {"F4", DType::kOther, 4},
+    {"I8", DType::kI8, 8},
+    {"F8_E5M2", DType::kF8E5M2, 8},
+    {"F8_E4M3", DType::kF8E4M3, 8},
+    {"F8_E8M0", DType::kF8E8M0, 8},
+    {"F8_E4M3FNUZ", DType::kF8E4M3Fnuz, 8},
+    {"F8_E5M2FNUZ", DType::kF8E5M2Fnuz, 8},
+    {"F6_E2M3", DType::kF6E2M3, 6},
+    {"F6_E3M2", DType::kF6E3M2, 6},
+    {"F4", DType::kF4, 4},
 }};
+
+const DTypeRow& row_of(DType dtype) {
+  for (const DTypeRow& row : kDTypes) {
+    if (row.dtype == dtype) return row;
+  }
+  throw Error(ErrorCode::kInternal, "safetensors: a dtype without a row");
+}
 
 const DTypeRow* find_dtype(const std::string& name) {
   for (const DTypeRow& row : kDTypes) {
@@ -97,13 +103,10 @@ void check_writable(const std::vector<TensorView>& tensors) {
       throw Error(ErrorCode::kUsage,
                   where + "expected a tensor's name, found the one of the metadata");
     }
-    if (tensor.dtype == DType::kOther) {
-      throw Error(ErrorCode::kUsage, where + "expected a dtype that can be written, found another");
-    }
-    const auto expected = bytes_of(tensor.shape, static_cast<unsigned>(8 * size_of(tensor.dtype)));
+    const auto expected = bytes_of(tensor.shape, row_of(tensor.dtype).bits);
     if (!expected || *expected != tensor.bytes.size()) {
       throw Error(ErrorCode::kUsage,
-                  where + "expected " + (expected ? std::to_string(*expected) : "fewer than 2^61") +
+                  where + "expected " + (expected ? std::to_string(*expected) : "a whole number below 2^61") +
                       " bytes for " + to_string(tensor.dtype) + " " + shape_text(tensor.shape) +
                       ", found " + std::to_string(tensor.bytes.size()));
     }
@@ -291,18 +294,17 @@ class HeaderReader {
 
 }  // namespace
 
+std::size_t bits_of(DType dtype) { return row_of(dtype).bits; }
+
 std::size_t size_of(DType dtype) {
-  for (const DTypeRow& row : kDTypes) {
-    if (dtype != DType::kOther && row.dtype == dtype) return row.bits / 8;
-  }
-  return 0;
+  const unsigned bits = row_of(dtype).bits;
+  return bits % 8 == 0 ? bits / 8 : 0;
 }
 
-const char* to_string(DType dtype) {
-  for (const DTypeRow& row : kDTypes) {
-    if (dtype != DType::kOther && row.dtype == dtype) return row.name;
-  }
-  return "another dtype";
+const char* to_string(DType dtype) { return row_of(dtype).name; }
+
+std::uint64_t num_elements(const TensorView& tensor) {
+  return tensor.bytes.size() * 8 / row_of(tensor.dtype).bits;
 }
 
 std::string safetensors_header(const std::vector<TensorView>& tensors, const Metadata& metadata) {

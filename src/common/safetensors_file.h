@@ -13,17 +13,24 @@
 
 namespace onestep {
 
-enum class DType { kF32, kF64, kF16, kBF16, kI64, kI32, kU8, kBool, kOther };
-std::size_t size_of(DType dtype);  // bytes an element; 0 for kOther
-const char* to_string(DType dtype);
+// Every element type of the format.
+enum class DType {
+  kF32, kF64, kF16, kBF16, kI64, kI32, kU8, kBool,
+  kI8, kI16, kU16, kU32, kU64, kC64,
+  kF8E5M2, kF8E4M3, kF8E8M0, kF8E4M3Fnuz, kF8E5M2Fnuz, kF6E2M3, kF6E3M2, kF4
+};
+std::size_t bits_of(DType dtype);  // an element's; 4 and 6 for those that share bytes
+std::size_t size_of(DType dtype);  // bytes an element; 0 for those that share bytes
+const char* to_string(DType dtype);  // its name in the file
 
 // A named span of somebody else's memory.
 struct TensorView {
   std::string name;
   DType dtype = DType::kF32;
   std::vector<std::int64_t> shape;
-  std::span<const std::byte> bytes;  // C order, little-endian
+  std::span<const std::byte> bytes;  // C order, little-endian; at any alignment in other people's files: copy, don't cast
 };
+std::uint64_t num_elements(const TensorView& tensor);
 
 using Metadata = std::map<std::string, std::string>;
 
@@ -48,8 +55,9 @@ class SafetensorsFile {
   [[nodiscard]] const TensorView* find(const std::string& name) const;
   // Errors: kCorrupt when absent.
   [[nodiscard]] const TensorView& at(const std::string& name) const;
-  // This part of a tensor has been copied: its pages need not stay in memory (they come back if it is read again).
-  void forget(std::span<const std::byte> part) const { file_.forget(part); }
+  // Says that a tensor's bytes have been copied: their pages leave memory, and are read again if they are used again.
+  void release(const TensorView& tensor) const { file_.release(tensor.bytes); }
+  void release(std::span<const std::byte> part) const { file_.release(part); }  // of tensors
 
  private:
   std::string path_;

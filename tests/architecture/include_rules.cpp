@@ -73,7 +73,7 @@ const std::vector<HeavyHeader>& heavy_headers() {
       "coordinator/(main|http_server|telemetry_listener)\\.cpp|coordinator/launcher/.*\\.cpp|"
       "worker/run/telemetry_client\\.cpp|cli/client\\.cpp";
   static const char* kHdf5Files =
-      "common/(hdf5_handle\\.h|pair_shard_\\w+\\.(h|cpp))|worker/data/(image_dataset|latent_dataset)\\.cpp";
+      "common/(hdf5_handle\\.h|hdf5_listing\\.cpp|image_file\\.cpp|pair_shard_\\w+\\.(h|cpp))|worker/data/latent_dataset\\.cpp";
   static const std::vector<HeavyHeader> kHeaders = {
       {"torch/", std::regex(kTorchFiles)},
       {"ATen/", std::regex(kTorchFiles)},
@@ -91,7 +91,9 @@ const std::vector<HeavyHeader>& heavy_headers() {
       {"openssl/", std::regex("common/hash\\.cpp")},
       {"xxhash", std::regex("common/hash\\.cpp")},
       {"unicode/", std::regex("worker/models/bpe_tokenizer\\.cpp")},
-      {"png.h", std::regex("worker/metrics/.*\\.cpp")},
+      {"png.h", std::regex("worker/metrics/.*\\.cpp|common/image_decode\\.cpp")},
+      {"jpeglib.h", std::regex("common/image_decode\\.cpp")},
+      {"zip.h", std::regex("common/zip_archive\\.cpp")},
       {"cuda", std::regex(".*\\.cu|worker/tensors/.*cuda.*|worker/comm/nccl_.*")},
       {"gtest/", std::regex("(?!)")},
       {"gmock/", std::regex("(?!)")}};

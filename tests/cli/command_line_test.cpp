@@ -30,7 +30,7 @@ TEST(CommandLine, VersionAndHelp) {
   EXPECT_EQ(help.exit_status, 0);
   EXPECT_THAT(help.output, HasSubstr("Exit codes: 0 done"));
   for (const char* command : {"up", "submit", "follow", "jobs", "show", "logs", "cancel", "resume", "checkpoint", "export", "sample",
-                              "verify", "report", "version"}) {
+                              "verify", "inspect", "dataset", "report", "version"}) {
     EXPECT_THAT(help.output, HasSubstr(command));
     const ProgramResult own = onestep(std::string(command) + " --help");
     EXPECT_EQ(own.exit_status, 0) << command;
@@ -40,7 +40,7 @@ TEST(CommandLine, VersionAndHelp) {
 
 TEST(CommandLine, WrongOnesExitWith2) {
   for (const char* arguments : {"", "nonsense", "jobs --nonsense", "submit", "show", "sample --model x", "jobs --url https://x",
-                                "sample --model . --out a.png --count 0", "--url http://x:1 version"}) {
+                                "sample --model . --out a.png --count 0", "dataset", "dataset pack x", "--url http://x:1 version"}) {
     const ProgramResult run = onestep(arguments);
     EXPECT_EQ(run.exit_status, 2) << arguments;
     EXPECT_THAT(run.output, HasSubstr("onestep: ")) << arguments;
@@ -94,6 +94,8 @@ TEST(CommandLine, MissingAndBrokenFilesAreNamed) {
   EXPECT_EQ(onestep("submit " + folder / "broken.json").exit_status, 3);
   EXPECT_EQ(onestep("submit " + kPipeline + " --set nonsense").exit_status, 2);
   EXPECT_EQ(onestep("verify " + folder / "none").exit_status, 4);
+  EXPECT_EQ(onestep("inspect " + folder / "none").exit_status, 4);
+  EXPECT_EQ(onestep("dataset pack " + folder / "none" + " " + folder / "out.h5").exit_status, 4);
   EXPECT_EQ(onestep("report --out " + folder / "none").exit_status, 4);
   EXPECT_EQ(onestep("sample --model " + folder / "none" + " --out " + folder / "a.png").exit_status, 4);
 }

@@ -161,7 +161,7 @@ TEST(Verify, ThingsThatAreNotOnestepsAreRefused) {
   spit(folder / "a.safetensors", "x");
   EXPECT_EQ(error_of([&] { verify_path(folder / "a.safetensors"); })->code, ErrorCode::kCorrupt);
   spit(folder / "a.h5", "x");
-  EXPECT_EQ(error_of([&] { verify_path(folder / "a.h5"); })->code, ErrorCode::kNotFound);
+  EXPECT_EQ(error_of([&] { verify_path(folder / "a.h5"); })->code, ErrorCode::kCorrupt);
   spit(folder / "manifest.json", "{\"format\":\"something\"}");
   EXPECT_EQ(error_of([&] { verify_path(folder.path()); })->code, ErrorCode::kCorrupt);
   spit(folder / "manifest.json", "{");

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <limits>
@@ -62,11 +63,10 @@ void expect_consistent(const SafetensorsFile& file, std::size_t data_bytes) {
   std::size_t total = 0;
   for (const TensorView& tensor : file.tensors()) {
     total += tensor.bytes.size();
-    if (tensor.dtype == DType::kOther) continue;
     std::size_t elements = 1;
     for (const std::int64_t dimension : tensor.shape)
       elements *= static_cast<std::size_t>(dimension);
-    EXPECT_EQ(elements * size_of(tensor.dtype), tensor.bytes.size());
+    EXPECT_EQ(elements * bits_of(tensor.dtype), 8 * tensor.bytes.size());
   }
   EXPECT_EQ(total, data_bytes);
 }
@@ -137,7 +137,8 @@ TEST(SafetensorsFile, RefusesToWriteWhatDoesNotFit) {
       {{"a", DType::kF32, {-6}, weight}},
       {{"a", DType::kF32, {std::int64_t{1} << 62, 4}, {}}},
       {{"__metadata__", DType::kF32, {6}, weight}},
-      {{"a", DType::kOther, {6}, weight}},
+      {{"a", DType::kF4, {6}, weight}},
+      {{"a", DType::kF6E2M3, {3}, weight}},
       {{"\xff", DType::kF32, {6}, weight}},
   };
   for (const auto& views : wrong) {
@@ -291,13 +292,99 @@ TEST(SafetensorsFile, DeepNestingIsRefused) {
   expect_refused(file_of(header, ""), "model.safetensors");
 }
 
-TEST(SafetensorsFile, DtypesThisProgramNeverUsesAreReadAsOther) {
+struct DtypeCase {
+  const char* name;
+  DType dtype;
+  std::size_t bits;
+};
+
+// Every dtype of the format is known, with its size; those that share bytes need a whole number of them.
+TEST(SafetensorsFile, EveryDtypeHasItsSize) {
+  const TempFolder folder(in_memory_parent());
+  for (const DtypeCase& row : std::initializer_list<DtypeCase>{
+           {"BOOL", DType::kBool, 8}, {"U8", DType::kU8, 8}, {"I8", DType::kI8, 8}, {"F8_E5M2", DType::kF8E5M2, 8},
+           {"F8_E4M3", DType::kF8E4M3, 8}, {"F8_E8M0", DType::kF8E8M0, 8}, {"F8_E4M3FNUZ", DType::kF8E4M3Fnuz, 8},
+           {"F8_E5M2FNUZ", DType::kF8E5M2Fnuz, 8}, {"I16", DType::kI16, 16}, {"U16", DType::kU16, 16}, {"F16", DType::kF16, 16},
+           {"BF16", DType::kBF16, 16}, {"I32", DType::kI32, 32}, {"U32", DType::kU32, 32}, {"F32", DType::kF32, 32},
+           {"C64", DType::kC64, 64}, {"F64", DType::kF64, 64}, {"I64", DType::kI64, 64}, {"U64", DType::kU64, 64},
+           {"F4", DType::kF4, 4}, {"F6_E2M3", DType::kF6E2M3, 6}, {"F6_E3M2", DType::kF6E3M2, 6}}) {
+    EXPECT_EQ(bits_of(row.dtype), row.bits) << row.name;
+    EXPECT_EQ(size_of(row.dtype), row.bits % 8 == 0 ? row.bits / 8 : 0) << row.name;
+    EXPECT_STREQ(to_string(row.dtype), row.name);
+    const std::string data(row.bits, 'd');  // eight elements
+    const auto header = [&](std::size_t bytes) {
+      return std::string(R"({"a":{"dtype":")") + row.name + R"(","shape":[2,4],"data_offsets":[0,)" + std::to_string(bytes) + "]}}";
+    };
+    spit(folder / "file", file_of(header(row.bits), data));
+    const SafetensorsFile file(folder / "file");
+    EXPECT_EQ(file.at("a").dtype, row.dtype);
+    EXPECT_EQ(num_elements(file.at("a")), 8u);
+    // Written by us, it is the same tensor again.
+    write_safetensors(folder / "again", file.tensors(), {});
+    EXPECT_EQ(SafetensorsFile(folder / "again").at("a").dtype, row.dtype);
+    expect_refused(file_of(header(row.bits + 1), data + "d"), "expected " + std::to_string(row.bits) + " bytes");
+  }
+}
+
+// Old writers do not pad the header: data begin anywhere.
+TEST(SafetensorsFile, UnalignedDataAreReadAsTheyAre) {
   const TempFolder folder;
-  spit(folder / "file", file_of(R"({"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}})",
-                                std::string(8, 'd')));
+  const std::vector<float> values{1.25f, -3.0f};
+  const std::string data(reinterpret_cast<const char*>(values.data()), 8);
+  spit(folder / "file", file_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})",
+                                "x" + data));
   const SafetensorsFile file(folder / "file");
-  EXPECT_EQ(file.at("a").dtype, DType::kOther);
-  EXPECT_EQ(file.at("a").bytes.size(), 8u);
+  EXPECT_EQ(std::memcmp(file.at("b").bytes.data(), values.data(), 8), 0);
+}
+
+// Releasing gives memory back; the bytes stay those of the file.
+TEST(SafetensorsFile, ReleasedTensorsCanBeReadAgain) {
+  const TempFolder folder;
+  const std::vector<float> values(100'000, 2.5f);
+  write_safetensors(folder / "file", {{"a", DType::kF32, {100'000}, Sample::bytes(values)}}, {});
+  const SafetensorsFile file(folder / "file");
+  file.release(file.at("a"));
+  EXPECT_EQ(std::memcmp(file.at("a").bytes.data(), values.data(), 400'000), 0);
+}
+
+// The bytes that tools/golden/make_safetensors_golden.py writes and expects.
+std::vector<std::byte> pattern(const std::string& name, std::size_t size) {
+  std::vector<std::byte> bytes(size);
+  for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>((i * 7 + name.size()) % 256);
+  return bytes;
+}
+
+TEST(SafetensorsGolden, ThePackagesFileIsRead) {
+  const SafetensorsFile file(std::string(ONESTEP_SOURCE_DIR) + "/tests/golden/safetensors_package.safetensors");
+  EXPECT_GE(file.tensors().size(), 20u);
+  for (const TensorView& tensor : file.tensors()) {
+    const auto expected = pattern(tensor.name, tensor.bytes.size());
+    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), tensor.bytes.begin())) << tensor.name;
+  }
+  EXPECT_EQ(file.metadata().at("made_by"), "the safetensors package");
+  EXPECT_EQ(file.metadata().at("unicode"), "\u00e9 \u2028 \U0001f600");
+  EXPECT_EQ(file.at("empty").shape, (std::vector<std::int64_t>{0, 5}));
+  EXPECT_TRUE(file.at("scalar").shape.empty());
+}
+
+// Ours, as the package has read it: the same bytes again.
+TEST(SafetensorsGolden, OursIsTheFileThatThePackageRead) {
+  const TempFolder folder;
+  std::vector<std::vector<std::byte>> memory;
+  std::vector<TensorView> views;
+  const auto add = [&](const std::string& name, DType dtype, const std::vector<std::int64_t>& shape, std::size_t elements) {
+    memory.push_back(pattern(name, elements * bits_of(dtype) / 8));
+    views.push_back({name, dtype, shape, memory.back()});
+  };
+  for (const DType dtype : {DType::kBool, DType::kU8, DType::kI8, DType::kF8E5M2, DType::kF8E4M3, DType::kI16, DType::kU16, DType::kF16,
+                            DType::kBF16, DType::kI32, DType::kU32, DType::kF32, DType::kF64, DType::kI64, DType::kU64}) {
+    add(std::string("own.") + to_string(dtype), dtype, {2, 3}, 6);
+  }
+  add("own.empty", DType::kF32, {3, 0}, 0);
+  add("own.scalar", DType::kI64, {}, 1);
+  write_safetensors(folder / "file", views, {{"made_by", "Onestep"}});
+  EXPECT_EQ(sha256(slurp(folder / "file")),
+            sha256(slurp(std::string(ONESTEP_SOURCE_DIR) + "/tests/golden/safetensors_onestep.safetensors")));
 }
 
 TEST(SafetensorsFile, AbsentFileIsNotFound) {

@@ -1,4 +1,4 @@
-// An image file in memory: HDF5 bytes in, normalised tensors out.
+// An image file in memory: bytes in, normalised tensors out.
 #pragma once
 
 #include <torch/torch.h>
@@ -24,9 +24,9 @@ class ImageDataset {
   }  // [N,C,H,W] fp32: mean byte / 127.5 - 1
   [[nodiscard]] const torch::Tensor& labels() const {
     return labels_;
-  }  // [N] int64 in [0, num_classes)
+  }  // [N] int64 in [0, num_classes); zeros where the file has no labels
   [[nodiscard]] std::int64_t size() const { return images_.size(0); }
-  [[nodiscard]] std::int64_t num_classes() const { return num_classes_; }
+  [[nodiscard]] std::int64_t num_classes() const { return num_classes_; }  // 0: no labels
   // SHA-256 over the stored image bytes and the label bytes: names the data, whatever the
   // resolution.
   [[nodiscard]] const std::string& digest() const { return digest_; }

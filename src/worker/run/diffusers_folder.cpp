@@ -32,7 +32,7 @@ std::string weights_path(const std::string& folder, const char* name) {
 template <class Named>
 void load(torch::nn::Module& network, const std::string& path, Named named) {
   const SafetensorsFile file(path);
-  load_weights(network, named(file.tensors()), path, [&](std::span<const std::byte> part) { file.forget(part); });
+  load_weights(network, named(file.tensors()), path, [&](std::span<const std::byte> part) { file.release(part); });
 }
 
 // Library and class that model_index.json may name for a part; parts with several are read alike.
@@ -172,10 +172,10 @@ SdPipeline load_ldm_file(const std::string& path, const std::string& like, const
     for (const std::string& name : parts.unknown) message += "\n  " + name + ": unexpected";
     throw Error(ErrorCode::kMismatch, message);
   }
-  const auto forget = [&](std::span<const std::byte> part) { file.forget(part); };
-  load_weights(pipeline.denoiser->module(), parts.unet, path + " (model.diffusion_model)", forget);
-  load_weights(*pipeline.vae, parts.vae, path + " (first_stage_model)", forget);
-  load_weights(*pipeline.text_encoder, parts.text, path + " (cond_stage_model.transformer)", forget);
+  const auto release = [&](std::span<const std::byte> part) { file.release(part); };
+  load_weights(pipeline.denoiser->module(), parts.unet, path + " (model.diffusion_model)", release);
+  load_weights(*pipeline.vae, parts.vae, path + " (first_stage_model)", release);
+  load_weights(*pipeline.text_encoder, parts.text, path + " (cond_stage_model.transformer)", release);
   return pipeline;
 }
 

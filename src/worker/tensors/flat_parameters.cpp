@@ -94,7 +94,11 @@ std::vector<TensorView> named_tensors(const torch::nn::Module& module) {
   return tensors;
 }
 
-void load_parameters(torch::nn::Module& module, const SafetensorsFile& file) {
+namespace {
+
+// One file or many: both find tensors by name.
+template <typename Files>
+void load_from(torch::nn::Module& module, const Files& file) {
   std::vector<std::string> problems;
   std::set<std::string> wanted;
   const auto state = state_of(module);
@@ -124,7 +128,13 @@ void load_parameters(torch::nn::Module& module, const SafetensorsFile& file) {
   for (const auto& [name, value] : state) {
     const TensorView& tensor = file.at(name);
     std::memcpy(value.data_ptr<float>(), tensor.bytes.data(), tensor.bytes.size());
+    file.release(tensor);  // so that a network takes its size in memory once, not twice
   }
 }
+
+}  // namespace
+
+void load_parameters(torch::nn::Module& module, const SafetensorsFile& file) { load_from(module, file); }
+void load_parameters(torch::nn::Module& module, const TensorFiles& files) { load_from(module, files); }
 
 }  // namespace onestep

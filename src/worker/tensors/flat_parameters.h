@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/safetensors_file.h"
+#include "common/safetensors_index.h"
 
 namespace onestep {
 
@@ -49,5 +50,6 @@ std::vector<TensorView> named_tensors(const torch::nn::Module& module);
 // Copies every tensor of `file` into the parameter or buffer of the same name. Strict: every missing, extra, mis-shaped or mis-typed tensor is
 // listed at once. Errors: kMismatch naming the file.
 void load_parameters(torch::nn::Module& module, const SafetensorsFile& file);
+void load_parameters(torch::nn::Module& module, const TensorFiles& files);
 
 }  // namespace onestep

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "common/durable_file.h"
 #include "common/error.h"
 #include "support/temp_folder.h"
 
@@ -81,6 +82,22 @@ TEST(LoadParameters, ListsEveryProblemAtOnce) {
     EXPECT_NE(text.find("c.bias: unexpected"), std::string::npos) << text;
   }
   EXPECT_TRUE(torch::equal(before, net->a->weight.detach()));
+}
+
+TEST(LoadParameters, ShardsLoadAsOneFileDoes) {
+  const TempFolder folder;
+  Net saved, loaded;
+  const auto tensors = named_tensors(*saved);
+  ASSERT_EQ(tensors.size(), 4u);
+  write_safetensors(folder.path() + "/1.safetensors", {tensors[0], tensors[2]}, {});
+  write_safetensors(folder.path() + "/2.safetensors", {tensors[1], tensors[3]}, {});
+  const auto entry = [&](std::size_t i, const char* file) { return '"' + tensors[i].name + "\":\"" + file + ".safetensors\""; };
+  const std::string index = folder.path() + "/m.safetensors.index.json";
+  write_file_durably(index, "{\"weight_map\":{" + entry(0, "1") + "," + entry(1, "2") + "," + entry(2, "1") + "," + entry(3, "2") + "}}");
+  load_parameters(*loaded, TensorFiles(index));
+  for (const auto& item : saved->named_parameters()) {
+    EXPECT_TRUE(torch::equal(item.value(), loaded->named_parameters()[item.key()])) << item.key();
+  }
 }
 
 }  // namespace
