@@ -16,6 +16,9 @@ if(ONESTEP_SANITIZE)
   target_compile_options(onestep_options INTERFACE -fsanitize=${ONESTEP_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(onestep_options INTERFACE -fsanitize=${ONESTEP_SANITIZE})
 endif()
+if(ONESTEP_FUZZ)
+  target_compile_options(onestep_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
 # The commit goes into checkpoints and reports; it is read at configure time.
 execute_process(COMMAND git -C ${CMAKE_SOURCE_DIR} rev-parse --short=12 HEAD

@@ -1,0 +1,89 @@
+// Writes the corpus: whole files of every format, small.  fuzz_seeds FOLDER
+#include <filesystem>
+#include <iostream>
+
+#include "common/hash.h"
+#include "common/image_file.h"
+#include "common/pair_file.h"
+#include "common/safetensors_file.h"
+#include "support/files.h"
+#include "support/stored_zip.h"
+
+namespace onestep {
+namespace {
+
+void write_seeds(const std::string& folder, const std::string& source) {
+  const auto at = [&](const std::string& name) {
+    const std::string path = folder + "/" + name;
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+    return path;
+  };
+  const std::vector<float> values(6, 1.5f);
+  const auto bytes = std::as_bytes(std::span(values));
+  write_safetensors(at("safetensors/a"),
+                    {{"x", DType::kF32, {2, 3}, bytes}, {"y.weight", DType::kF16, {12}, bytes}},
+                    {{"k", "v"}});
+  write_safetensors(at("safetensors/b"),
+                    {{"empty", DType::kF32, {0, 5}, {}}, {"z", DType::kU8, {24}, bytes}}, {});
+
+  for (const auto& entry : std::filesystem::directory_iterator(source + "/tests/golden/pictures")) {
+    if (entry.path().extension() == ".safetensors" || entry.file_size() > 8000) continue;
+    spit(at("picture/" + entry.path().filename().string()), slurp(entry.path().string()));
+  }
+  spit(at("archive/stats.npz"),
+       stored_zip({{"mu.npy", npy_of("(2,)", std::string(16, 'x'))},
+                   {"sigma.npy", npy_of("(1, 2)", std::string(16, 'y'))}}));
+  spit(at("archive/set.zip"),
+       stored_zip({{"a.png", "not really"}, {"dataset.json", R"({"labels":null})"}}));
+  spit(at("npz/stats.npz"), stored_zip({{"mu.npy", npy_of("(2,)", std::string(16, 'x'))},
+                                        {"sigma.npy", npy_of("(1, 2)", std::string(16, 'y'))}}));
+  spit(at("tokenizer/plain"), "a photo of a cat, it's 2024");
+  spit(at("tokenizer/unicode"), "caf\u00e9 na\u00efve \u4e2d\u6587 \U0001f600\u200d &amp;amp; <|endoftext|>");
+  spit(at("dataset_labels/classes"), R"({"labels":[["a.png",0],["b.png",1]]})");
+  spit(at("dataset_labels/one_hot"), R"({"labels":[["a.png",[0,1,0]],["b.png",[1.0,0,0]]]})");
+  spit(
+      at("dataset_labels/index"),
+      R"({"metadata":{"total_size":8},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
+
+  ImageFileInfo info{.count = 3,
+                     .channels = 1,
+                     .height = 2,
+                     .width = 2,
+                     .num_classes = 2,
+                     .sha256 = {},
+                     .source = "s",
+                     .recipe = "r"};
+  const std::vector<std::uint8_t> labels{0, 1, 0}, pixels{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+  const auto offsets = create_image_file(at("image_file/a.h5"), info, labels);
+  WorkFile(at("image_file/a.h5")).write_at(offsets.images, pixels.data(), pixels.size());
+  Sha256 hash;
+  hash.update(pixels.data(), pixels.size());
+  hash.update(labels.data(), labels.size());
+  seal_image_file(at("image_file/a.h5"), hash.finish());
+
+  const PairSetInfo set{.teacher_sha256 = sha256("t"),
+                        .sampler = "{}",
+                        .steps = 18,
+                        .seed = 1,
+                        .channels = 1,
+                        .height = 2,
+                        .width = 2,
+                        .count = 3,
+                        .rows_per_shard = 3};
+  at("pair_shard/any");
+  write_pair_shard(
+      folder + "/pair_shard", set, 0, 1,
+      {std::vector<float>(12, 1.0f), std::vector<float>(12, 0.5f), {0, 1, 2}, {0, 1, 2}});
+}
+
+}  // namespace
+}  // namespace onestep
+
+int main(int argc, char** argv) {
+  if (argc != 3) {
+    std::cerr << "fuzz_seeds FOLDER SOURCE\n";
+    return 2;
+  }
+  onestep::write_seeds(argv[1], argv[2]);
+  return 0;
+}
