@@ -108,6 +108,17 @@ class Reading {
   void choice(const char* key, std::string& value, const std::vector<std::string>& allowed) {
     value = reader_.choice(key, value, allowed);
   }
+  void choices(const char* key, std::vector<std::string>& values, const std::vector<std::string>& allowed) {
+    values = reader_.texts(key, values);
+    std::string list;
+    for (const std::string& name : allowed) list += (list.empty() ? "" : ", ") + name;
+    for (const std::string& value : values) {
+      if (std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
+        reader_.violation(key, "expected some of " + list + ", found \"" + value.substr(0, 80) + "\"");
+      }
+    }
+    if (values.empty()) reader_.violation(key, "expected some of " + list + ", found none");
+  }
   template <class Struct, class... More>
   void object(const char* key, Struct& value, More... more) {
     ConfigReader nested = reader_.object(key);
@@ -156,6 +167,9 @@ class Writing {
   void choice(const char* key, std::string& value, const std::vector<std::string>&) {
     object_[key] = value;
   }
+  void choices(const char* key, std::vector<std::string>& values, const std::vector<std::string>&) {
+    object_[key] = values;
+  }
   template <class Struct, class... More>
   void object(const char* key, Struct& value, More... more) {
     json nested = json::object();
@@ -201,6 +215,7 @@ class VisitingPaths {
   void number(Ignored&&...) {}
   void boolean(const char*, bool&) {}
   void choice(const char*, std::string&, const std::vector<std::string>&) {}
+  void choices(const char*, std::vector<std::string>&, const std::vector<std::string>&) {}
   template <class Struct, class... More>
   void object(const char* key, Struct& value, More... more) {
     const std::string outer = pointer_;

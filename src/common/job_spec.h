@@ -107,6 +107,13 @@ struct GeneratePairsSpec {
   SamplerSpec sampler;
 };
 
+// The learned distance of the regression: VGG16 and LPIPS's linear layers.
+struct LpipsSpec {
+  std::vector<std::string> weights;       // one or two safetensors files: torchvision's trunk, lpips's linear layers
+  std::int64_t resize = 224;              // side before the trunk, bilinear; 0: as the images are
+  std::string pooling = "max";            // "max" or "average" (piq's replace_pooling)
+};
+
 // Names follow docs/algorithm.md.
 struct DistillSpec {
   struct Warmup {                         // regression alone
@@ -131,7 +138,8 @@ struct DistillSpec {
   std::string teacher;
   std::string pairs;
   std::int64_t max_pairs = 0;             // use only the first N pairs; 0: all
-  std::string distance = "l2";            // regression: "l2"
+  std::string distance = "l2";            // regression: "l2" or "lpips"
+  LpipsSpec lpips;                        // for distance "lpips"
   double generator_sigma = 80.0;          // the generator's fixed sigma
   double ema_half_life_images = 6000;     // of the delivered generator
   Warmup warmup;
@@ -146,14 +154,19 @@ struct DistillSpec {
 };
 
 struct EvaluateSpec {
-  std::string source = "model";           // "model", or "real_split_half": the data against itself
-  std::string model;                      // run, checkpoint or export folder; "" for real_split_half
+  std::string source = "model";           // "model", "images", or "real_split_half": the data against itself
+  std::string model;                      // run, checkpoint or export folder; for source "model" alone
+  std::string images;                     // folder of PNG and JPEG files; for source "images" alone
   std::string weights = "ema";            // "ema" or "raw" (raw: checkpoints only)
   SamplerSpec sampler;
-  std::int64_t count = 5000;              // generated images, labels i mod label_dim
+  std::int64_t count = 5000;              // generated images, labels i mod label_dim; of a folder, at most so many
   std::int64_t batch = 250;
   DatasetSpec dataset;                    // the reference: all its images
-  std::string detector;
+  std::string reference;                  // or an .npz of statistics or features; for Inception
+  std::string detector;                   // folder of a digit detector, or a .safetensors file of Inception's weights
+  std::string resize = "tf1";             // to Inception's 299 pixels: "tf1" (EDM), "pytorch_fid", "clean_fid"
+  std::int64_t lanczos = 0;               // side to which images are first scaled as Pillow's Lanczos does; 0: as they are
+  std::vector<std::string> metrics = {"fid"};  // of Inception: some of "fid", "is", "kid", "precision_recall"
   std::vector<std::string> compare;       // evaluate runs whose panels stand left of this one's in comparison.png
 };
 

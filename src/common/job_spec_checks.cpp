@@ -88,11 +88,42 @@ void check_kind(ConfigReader& reader, const JobSpec& job, const DistillSpec& spe
     reader.violation("dmd/iterations",
                      "expected at least one iteration in warmup or dmd, found none");
   }
+  if ((spec.distance == "lpips") != !spec.lpips.weights.empty()) {
+    reader.violation("lpips/weights", spec.distance == "lpips"
+                                          ? "expected safetensors files for distance lpips, found none"
+                                          : "expected none for distance " + spec.distance + ", found some");
+  }
   const bool has_detector = !spec.evaluation.detector.empty();
   const bool has_dataset = !spec.evaluation.dataset.path.empty();
   if (has_detector != has_dataset) {
     reader.violation(has_detector ? "evaluation/dataset/path" : "evaluation/detector",
                      "expected both detector and dataset.path, or neither, found one of them");
+  }
+}
+
+// A small detector: Fréchet distance and class accuracy against a dataset, nothing else.
+void check_digit_detector(ConfigReader& reader, const EvaluateSpec& spec) {
+  const std::string only = " for a detector that is no .safetensors file of Inception's weights, found ";
+  if (spec.dataset.path.empty()) {
+    reader.violation("dataset/path", "expected a string that is not empty, found nothing (required)");
+  }
+  if (spec.source == "images") reader.violation("source", "expected model or real_split_half" + only + "images");
+  if (!spec.reference.empty()) reader.violation("reference", "expected none" + only + "\"" + spec.reference + "\"");
+  if (spec.lanczos != 0) reader.violation("lanczos", "expected 0" + only + std::to_string(spec.lanczos));
+  if (spec.metrics != std::vector<std::string>{"fid"}) {
+    reader.violation("metrics", "expected [\"fid\"]" + only + json(spec.metrics).dump());
+  }
+}
+
+void check_inception(ConfigReader& reader, const EvaluateSpec& spec) {
+  const bool has_dataset = !spec.dataset.path.empty(), has_reference = !spec.reference.empty();
+  const bool needs_one = spec.metrics != std::vector<std::string>{"is"};
+  if (spec.source == "real_split_half") {
+    reader.violation("source", "expected model or images for Inception, found real_split_half");
+  } else if (has_dataset && has_reference) {
+    reader.violation("reference", "expected either dataset or reference, found both");
+  } else if (needs_one && !has_dataset && !has_reference) {
+    reader.violation("reference", "expected a dataset or a reference for these metrics, found neither");
   }
 }
 
@@ -105,6 +136,16 @@ void check_kind(ConfigReader& reader, const JobSpec&, const EvaluateSpec& spec) 
   if (!needs_model && !spec.model.empty()) {
     reader.violation(
         "model", "expected no model for source " + spec.source + ", found \"" + spec.model + "\"");
+  }
+  if ((spec.source == "images") != !spec.images.empty()) {
+    reader.violation("images", spec.source == "images"
+                                   ? "expected a folder for source images, found nothing (required)"
+                                   : "expected no folder for source " + spec.source + ", found \"" + spec.images + "\"");
+  }
+  if (spec.detector.ends_with(".safetensors")) {
+    check_inception(reader, spec);
+  } else {
+    check_digit_detector(reader, spec);
   }
 }
 

@@ -127,6 +127,13 @@ void describe(Visitor& v, GeneratePairsSpec& s) {
 }
 
 template <class Visitor>
+void describe(Visitor& v, LpipsSpec& s) {
+  v.paths("weights", s.weights);
+  v.integer("resize", s.resize, 0, 4096);
+  v.choice("pooling", s.pooling, {"max", "average"});
+}
+
+template <class Visitor>
 void describe(Visitor& v, DistillSpec::Warmup& s) {
   v.integer("iterations", s.iterations, 0, kMaxIterations);
   v.integer("pairs", s.pairs, 1, kMaxBatch);
@@ -163,7 +170,8 @@ void describe(Visitor& v, DistillSpec& s) {
   v.path("teacher", s.teacher, Presence::kRequired);
   v.path("pairs", s.pairs, Presence::kRequired);
   v.integer("max_pairs", s.max_pairs, 0, kMaxCount);
-  v.choice("distance", s.distance, {"l2"});
+  v.choice("distance", s.distance, {"l2", "lpips"});
+  v.object("lpips", s.lpips);
   v.number("generator_sigma", s.generator_sigma, kSmallest, kLargest);
   v.number("ema_half_life_images", s.ema_half_life_images, kSmallest, kLargest);
   v.object("warmup", s.warmup);
@@ -174,14 +182,19 @@ void describe(Visitor& v, DistillSpec& s) {
 
 template <class Visitor>
 void describe(Visitor& v, EvaluateSpec& s) {
-  v.choice("source", s.source, {"model", "real_split_half"});
+  v.choice("source", s.source, {"model", "images", "real_split_half"});
   v.path("model", s.model);
+  v.path("images", s.images);
   v.choice("weights", s.weights, {"ema", "raw"});
   v.object("sampler", s.sampler);
   v.integer("count", s.count, 2, kMaxCount);
   v.integer("batch", s.batch, 1, kMaxBatch);
-  v.object("dataset", s.dataset);
+  v.object("dataset", s.dataset, Presence::kOptional);
+  v.path("reference", s.reference);
   v.path("detector", s.detector, Presence::kRequired);
+  v.choice("resize", s.resize, {"tf1", "pytorch_fid", "clean_fid"});
+  v.integer("lanczos", s.lanczos, 0, 4096);
+  v.choices("metrics", s.metrics, {"fid", "is", "kid", "precision_recall"});
   v.paths("compare", s.compare);
 }
 

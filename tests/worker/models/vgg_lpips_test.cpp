@@ -1,0 +1,125 @@
+#include "worker/models/vgg_lpips.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "support/files.h"
+#include "support/keyed_feature_nets.h"
+
+namespace onestep {
+namespace {
+
+using ::testing::HasSubstr;
+
+const KeyedWeights& weights() {
+  static const KeyedWeights kWeights(lpips_tensors());
+  return kWeights;
+}
+
+struct Case {
+  const char* name;
+  std::int64_t resize;
+  const char* pooling;
+};
+
+class LpipsGolden : public testing::TestWithParam<Case> {};
+
+// tools/golden/make_lpips_golden.py: the lpips and piq packages on the same weights. fp32 against fp32 over 13 convolutions: 1e-5
+// forward, 1e-4 for gradients; the pictures are such that no maximum and no ReLU hangs on rounding.
+TEST_P(LpipsGolden, DistanceAndGradientAreThePackages) {
+  const SafetensorsFile golden(ONESTEP_SOURCE_DIR "/tests/golden/lpips.safetensors");
+  LpipsSpec options;
+  options.resize = GetParam().resize;
+  options.pooling = GetParam().pooling;
+  const VggLpips lpips(weights().views, "keyed", options);
+  auto x = golden_tensor(golden, "x").requires_grad_(true);
+  const auto distance = lpips(x, golden_tensor(golden, "y"));
+  const std::string name = GetParam().name;
+  EXPECT_LT(relative_difference(distance.detach(), golden_tensor(golden, name + ".distance")), 1e-5);
+  (distance * golden_tensor(golden, "weight")).sum().backward();
+  EXPECT_LT(relative_difference(x.grad(), golden_tensor(golden, name + ".grad_x")), 1e-4);
+}
+
+INSTANTIATE_TEST_SUITE_P(Packages, LpipsGolden,
+                         testing::Values(Case{"lpips", 0, "max"}, Case{"piq_64", 64, "max"}, Case{"piq_average", 0, "average"}));
+
+// The side DMD scales to.
+TEST(Lpips, At224IsPiqs) {
+  const SafetensorsFile golden(ONESTEP_SOURCE_DIR "/tests/golden/lpips.safetensors");
+  torch::NoGradGuard no_grad;
+  const VggLpips lpips(weights().views, "keyed", {});
+  EXPECT_LT(relative_difference(lpips(golden_tensor(golden, "x"), golden_tensor(golden, "y")), golden_tensor(golden, "piq_224.distance")),
+            1e-5);
+}
+
+LpipsSpec as_they_are() {
+  LpipsSpec options;
+  options.resize = 0;
+  return options;
+}
+
+TEST(Lpips, HasThePublishedParameters) {
+  std::int64_t trunk = 0, lin = 0;
+  for (const ExpectedTensor& tensor : lpips_tensors()) {
+    std::int64_t size = 1;
+    for (const std::int64_t dimension : tensor.shape) size *= dimension;
+    (tensor.name.starts_with("lin") ? lin : trunk) += size;
+  }
+  EXPECT_EQ(trunk, 14'714'688);
+  EXPECT_EQ(lin, 1'472);
+}
+
+TEST(Lpips, EqualPicturesAreAtDistanceZeroWithAFiniteGradient) {
+  const VggLpips lpips(weights().views, "keyed", as_they_are());
+  auto x = torch::full({1, 3, 16, 16}, -1.0f).requires_grad_(true);
+  const auto distance = lpips(x, x.detach());
+  EXPECT_EQ(distance.item<float>(), 0);
+  distance.sum().backward();
+  EXPECT_TRUE(torch::isfinite(x.grad()).all().item<bool>());
+}
+
+// A pixel without any active feature has length 0.
+TEST(Lpips, DeadFeaturesGiveAFiniteGradient) {
+  KeyedWeights dead({});
+  for (const ExpectedTensor& tensor : lpips_tensors()) {
+    dead.add(tensor.name, tensor.name.ends_with(".bias") ? torch::full(tensor.shape, -1.0f) : torch::zeros(tensor.shape));
+  }
+  const VggLpips lpips(dead.views, "dead", as_they_are());
+  auto x = torch::rand({1, 3, 16, 16}).requires_grad_(true);
+  lpips(x, torch::zeros({1, 3, 16, 16})).sum().backward();
+  EXPECT_TRUE(torch::isfinite(x.grad()).all().item<bool>());
+}
+
+TEST(Lpips, TakesTheNamesOfThePackage) {
+  KeyedWeights theirs({});
+  for (std::size_t i = 0; i < weights().views.size(); ++i) {
+    std::string name = weights().views[i].name;
+    if (name.starts_with("features.")) {
+      const int index = std::stoi(name.substr(9));
+      const int slice = index < 4 ? 1 : index < 9 ? 2 : index < 16 ? 3 : index < 23 ? 4 : 5;
+      name = "net.slice" + std::to_string(slice) + "." + name.substr(9);
+    }
+    theirs.add(name, weights().tensors[i]);
+  }
+  theirs.add("lins.0.model.1.weight", torch::zeros({1, 64, 1, 1}));
+  theirs.add("scaling_layer.shift", torch::zeros({1, 3, 1, 1}));
+  const auto x = torch::rand({1, 3, 16, 16}), y = torch::rand({1, 3, 16, 16});
+  EXPECT_TRUE(torch::equal(VggLpips(theirs.views, "theirs", as_they_are())(x, y),
+                           VggLpips(weights().views, "ours", as_they_are())(x, y)));
+}
+
+TEST(Lpips, RefusesWhatDoesNotFit) {
+  std::vector<TensorView> views = weights().views;
+  views.pop_back();
+  const auto error = error_of([&] { VggLpips(views, "trunk.safetensors", {}); });
+  ASSERT_TRUE(error);
+  EXPECT_THAT(error->message, HasSubstr("trunk.safetensors: 1 tensors"));
+  EXPECT_THAT(error->message, HasSubstr("lin4.model.1.weight: missing, expected F32 [1, 512, 1, 1]"));
+  const VggLpips lpips(weights().views, "keyed", as_they_are());
+  EXPECT_TRUE(error_of([&] { static_cast<void>(lpips(torch::zeros({1, 1, 32, 32}), torch::zeros({1, 1, 32, 32}))); }));
+  EXPECT_TRUE(error_of([&] { static_cast<void>(lpips(torch::zeros({1, 3, 32, 32}), torch::zeros({2, 3, 32, 32}))); }));
+  EXPECT_TRUE(error_of([&] { static_cast<void>(lpips(torch::zeros({1, 3, 8, 8}), torch::zeros({1, 3, 8, 8}))); }));
+}
+
+}  // namespace
+}  // namespace onestep
