@@ -7,6 +7,7 @@ find_package(OpenSSL 3.0 REQUIRED)          # SHA-256
 find_package(SQLite3 REQUIRED)
 find_package(PNG REQUIRED)
 find_package(JPEG REQUIRED)                 # libjpeg-turbo
+find_package(ZLIB REQUIRED)                 # .npz
 find_package(CLI11 REQUIRED)
 find_package(GTest REQUIRED)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)

@@ -19,27 +19,20 @@ constexpr std::size_t kMessageBytes = 256;
   throw Error(ErrorCode::kCorrupt, where + ": " + what);
 }
 
-void check_size(const std::string& where, std::uint64_t width, std::uint64_t height,
-                std::uint64_t channels) {
-  if (width == 0 || height == 0 ||
-      width * height > static_cast<std::uint64_t>(kMaxPictureSamples) / channels) {
+void check_size(const std::string& where, std::uint64_t width, std::uint64_t height, std::uint64_t channels) {
+  if (width == 0 || height == 0 || width * height > static_cast<std::uint64_t>(kMaxPictureSamples) / channels) {
     corrupt(where, "size: expected 1.." + std::to_string(kMaxPictureSamples) + " samples, found " +
-                       std::to_string(width) + "x" + std::to_string(height) + "x" +
-                       std::to_string(channels));
+                       std::to_string(width) + "x" + std::to_string(height) + "x" + std::to_string(channels));
   }
 }
 
-// ---- PNG
-// ----------------------------------------------------------------------------------------- libpng
-// and libjpeg report errors by longjmp: the functions that call them hold no C++ objects of their
-// own.
+// ---- PNG -----------------------------------------------------------------------------------------
+// libpng and libjpeg report errors by longjmp: the functions that call them hold no C++ objects of their own.
 
 class PngDecoder {
  public:
-  PngDecoder(std::span<const std::byte> bytes, const std::string& where)
-      : bytes_(bytes), where_(where) {
-    png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, on_error,
-                                  [](png_structp, png_const_charp) {});
+  PngDecoder(std::span<const std::byte> bytes, const std::string& where) : bytes_(bytes), where_(where) {
+    png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, on_error, [](png_structp, png_const_charp) {});
     if (png_ != nullptr) info_ = png_create_info_struct(png_);
     if (info_ == nullptr) {
       png_destroy_read_struct(&png_, nullptr, nullptr);
@@ -57,8 +50,7 @@ class PngDecoder {
     if (!set_transformations()) fail();
     const std::size_t row_bytes = std::size_t{width_} * channels_;
     pixels_.resize(row_bytes * height_);
-    for (std::size_t row = 0; row < height_; ++row)
-      rows_.push_back(pixels_.data() + row * row_bytes);
+    for (std::size_t row = 0; row < height_; ++row) rows_.push_back(pixels_.data() + row * row_bytes);
     if (!read_pixels()) fail();
     return strip_alpha();
   }
@@ -77,9 +69,7 @@ class PngDecoder {
     self->position_ += size;
   }
 
-  [[noreturn]] void fail() const {
-    corrupt(where_, std::string("PNG: expected a whole one, found: ") + message_.data());
-  }
+  [[noreturn]] void fail() const { corrupt(where_, std::string("PNG: expected a whole one, found: ") + message_.data()); }
 
   bool read_header() {
     if (setjmp(png_jmpbuf(png_)) != 0) return false;
@@ -122,10 +112,8 @@ class PngDecoder {
     for (std::size_t in = 0, out = 0; in < pixels_.size(); in += channels_, out += kept) {
       if (pixels_[in + kept] != 255) {
         const std::size_t pixel = in / channels_;
-        corrupt(where_, "PNG: expected opaque pixels, found alpha " +
-                            std::to_string(pixels_[in + kept]) + " at (" +
-                            std::to_string(pixel % width_) + ", " + std::to_string(pixel / width_) +
-                            ")");
+        corrupt(where_, "PNG: expected opaque pixels, found alpha " + std::to_string(pixels_[in + kept]) + " at (" +
+                            std::to_string(pixel % width_) + ", " + std::to_string(pixel / width_) + ")");
       }
       std::copy_n(pixels_.begin() + static_cast<std::ptrdiff_t>(in), kept,
                   image.pixels.begin() + static_cast<std::ptrdiff_t>(out));
@@ -145,13 +133,11 @@ class PngDecoder {
   std::array<char, kMessageBytes> message_{};
 };
 
-// ---- JPEG
-// ----------------------------------------------------------------------------------------
+// ---- JPEG ----------------------------------------------------------------------------------------
 
 class JpegDecoder {
  public:
-  JpegDecoder(std::span<const std::byte> bytes, const std::string& where)
-      : bytes_(bytes), where_(where) {
+  JpegDecoder(std::span<const std::byte> bytes, const std::string& where) : bytes_(bytes), where_(where) {
     decoder_.err = jpeg_std_error(&errors_.base);
     errors_.base.error_exit = on_error;
     errors_.base.emit_message = [](j_common_ptr decoder, int level) {
@@ -167,11 +153,9 @@ class JpegDecoder {
     if (!read_header()) fail();
     const int components = decoder_.num_components;
     if (components != 1 && components != 3) {
-      corrupt(where_, "JPEG: expected grey or three colours, found " + std::to_string(components) +
-                          " components");
+      corrupt(where_, "JPEG: expected grey or three colours, found " + std::to_string(components) + " components");
     }
-    check_size(where_, decoder_.image_width, decoder_.image_height,
-               static_cast<unsigned>(components));
+    check_size(where_, decoder_.image_width, decoder_.image_height, static_cast<unsigned>(components));
     DecodedImage image{decoder_.image_width, decoder_.image_height, components, {}};
     image.pixels.resize(static_cast<std::size_t>(image.width * image.height * image.channels));
     if (!read_pixels(image.pixels.data(), image.width * image.channels)) fail();
@@ -191,9 +175,7 @@ class JpegDecoder {
     std::longjmp(errors->jump, 1);
   }
 
-  [[noreturn]] void fail() const {
-    corrupt(where_, std::string("JPEG: expected a whole one, found: ") + errors_.message);
-  }
+  [[noreturn]] void fail() const { corrupt(where_, std::string("JPEG: expected a whole one, found: ") + errors_.message); }
 
   bool read_header() {
     if (setjmp(errors_.jump) != 0) return false;
@@ -226,24 +208,18 @@ class JpegDecoder {
 PictureKind picture_kind(std::span<const std::byte> bytes) {
   constexpr std::array<unsigned char, 8> kPng{0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
   constexpr std::array<unsigned char, 3> kJpeg{0xff, 0xd8, 0xff};
-  if (bytes.size() >= kPng.size() && std::memcmp(bytes.data(), kPng.data(), kPng.size()) == 0)
-    return PictureKind::kPng;
-  if (bytes.size() >= kJpeg.size() && std::memcmp(bytes.data(), kJpeg.data(), kJpeg.size()) == 0)
-    return PictureKind::kJpeg;
+  if (bytes.size() >= kPng.size() && std::memcmp(bytes.data(), kPng.data(), kPng.size()) == 0) return PictureKind::kPng;
+  if (bytes.size() >= kJpeg.size() && std::memcmp(bytes.data(), kJpeg.data(), kJpeg.size()) == 0) return PictureKind::kJpeg;
   return PictureKind::kNone;
 }
 
 DecodedImage decode_image(std::span<const std::byte> bytes, const std::string& where) {
   switch (picture_kind(bytes)) {
-    case PictureKind::kPng:
-      return PngDecoder(bytes, where).decode();
-    case PictureKind::kJpeg:
-      return JpegDecoder(bytes, where).decode();
-    case PictureKind::kNone:
-      break;
+    case PictureKind::kPng: return PngDecoder(bytes, where).decode();
+    case PictureKind::kJpeg: return JpegDecoder(bytes, where).decode();
+    case PictureKind::kNone: break;
   }
-  corrupt(where, "expected a PNG or JPEG file, found " + std::to_string(bytes.size()) +
-                     " bytes of another");
+  corrupt(where, "expected a PNG or JPEG file, found " + std::to_string(bytes.size()) + " bytes of another");
 }
 
 }  // namespace onestep

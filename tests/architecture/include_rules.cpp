@@ -94,6 +94,7 @@ const std::vector<HeavyHeader>& heavy_headers() {
       {"png.h", std::regex("worker/metrics/.*\\.cpp|common/image_decode\\.cpp")},
       {"jpeglib.h", std::regex("common/image_decode\\.cpp")},
       {"zip.h", std::regex("common/zip_archive\\.cpp")},
+      {"zlib.h", std::regex("common/npz_file\\.cpp")},
       {"cuda", std::regex(".*\\.cu|worker/tensors/.*cuda.*|worker/comm/nccl_.*")},
       {"gtest/", std::regex("(?!)")},
       {"gmock/", std::regex("(?!)")}};
