@@ -1,6 +1,7 @@
 #include "worker/metrics/feature_stats.h"
 
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 #include <string>
 
@@ -63,22 +64,96 @@ void FeatureAccumulator::merge(FeatureAccumulator other) {
                                           std::to_string(other.num_rows_) + " rows of " +
                                           std::to_string(other.num_features_));
   }
-  for (auto& [block, part] : other.open_) {
-    for (std::size_t i = 0; i < part.filled.size(); ++i) {
-      const auto place = static_cast<std::int64_t>(i);
-      if (part.filled[i]) add(block * kBlockRows + place, part.rows.narrow(0, place, 1));
-    }
+  for (const auto& [block, part] : other.open_) merge_block(block, part);
+  for (auto& [node, sums] : other.nodes_) merge_node(node, std::move(sums));
+}
+
+void FeatureAccumulator::merge_block(std::int64_t block, const OpenBlock& part) {
+  for (std::size_t i = 0; i < part.filled.size(); ++i) {
+    const auto place = static_cast<std::int64_t>(i);
+    if (part.filled[i]) add(block * kBlockRows + place, part.rows.narrow(0, place, 1));
   }
-  for (auto& [node, sums] : other.nodes_) {
-    const std::int64_t begin = node.second << node.first;
-    const std::int64_t end = (node.second + 1) << node.first;
-    if (is_summed(begin, end) || open_.lower_bound(begin) != open_.lower_bound(end)) {
-      throw Error(ErrorCode::kInternal, "feature statistics: a row of blocks " +
-                                            std::to_string(begin) + ".." + std::to_string(end - 1) +
-                                            " given twice");
+}
+
+void FeatureAccumulator::merge_node(Node node, Sums sums) {
+  const std::int64_t begin = node.second << node.first;
+  const std::int64_t end = (node.second + 1) << node.first;
+  if (is_summed(begin, end) || open_.lower_bound(begin) != open_.lower_bound(end)) {
+    throw Error(ErrorCode::kInternal, "feature statistics: a row of blocks " + std::to_string(begin) +
+                                          ".." + std::to_string(end - 1) + " given twice");
+  }
+  rows_seen_ += std::min(end * kBlockRows, num_rows_) - begin * kBlockRows;
+  insert(node, std::move(sums));
+}
+
+// A part is 8-byte words: level (-1: an open block), number, 0; then an open block's kBlockRows flags and its rows, or a node's
+// first and second sums.
+std::string FeatureAccumulator::part(std::size_t number) const {
+  std::string text;
+  const auto put = [&text](const void* data, std::size_t size) { text.append(static_cast<const char*>(data), size); };
+  const auto put_tensor = [&put](const torch::Tensor& tensor) {
+    const auto values = tensor.contiguous();
+    put(values.const_data_ptr<double>(), values.nbytes());
+  };
+  if (number < open_.size()) {
+    const auto& [block, open] = *std::next(open_.begin(), static_cast<std::ptrdiff_t>(number));
+    const std::int64_t head[] = {-1, block, 0};
+    put(head, sizeof head);
+    for (std::int64_t i = 0; i < kBlockRows; ++i) {
+      const std::int64_t filled = i < std::ssize(open.filled) && open.filled[static_cast<std::size_t>(i)] ? 1 : 0;
+      put(&filled, sizeof filled);
     }
-    rows_seen_ += std::min(end * kBlockRows, num_rows_) - begin * kBlockRows;
-    insert(node, std::move(sums));
+    put_tensor(open.rows);
+  } else {
+    const auto& [node, sums] = *std::next(nodes_.begin(), static_cast<std::ptrdiff_t>(number - open_.size()));
+    const std::int64_t head[] = {node.first, node.second, 0};
+    put(head, sizeof head);
+    put_tensor(sums.first);
+    put_tensor(sums.second);
+  }
+  return text;
+}
+
+void FeatureAccumulator::merge_part(const std::string& part) {
+  const char* cursor = part.data();
+  const auto take = [&](void* to, std::size_t size) {
+    if (static_cast<std::size_t>(part.data() + part.size() - cursor) < size) {
+      throw Error(ErrorCode::kInternal, "feature statistics: a part of " + std::to_string(part.size()) + " bytes: too short");
+    }
+    std::memcpy(to, cursor, size);
+    cursor += size;
+  };
+  const auto take_tensor = [&](at::IntArrayRef shape) {
+    auto tensor = torch::empty(shape, torch::kFloat64);
+    take(tensor.data_ptr<double>(), tensor.nbytes());
+    return tensor;
+  };
+  std::int64_t head[3];
+  take(head, sizeof head);
+  const std::int64_t num_blocks = (num_rows_ + kBlockRows - 1) / kBlockRows;
+  const bool is_block = head[0] == -1;
+  if (head[0] < -1 || head[0] > 40 || head[1] < 0 || head[1] >= num_blocks || head[2] != 0 ||
+      (head[1] << std::max<std::int64_t>(0, head[0])) >= num_blocks) {
+    throw Error(ErrorCode::kInternal, "feature statistics: expected a part of " + std::to_string(num_blocks) +
+                                          " blocks, found level " + std::to_string(head[0]) + ", number " +
+                                          std::to_string(head[1]));
+  }
+  if (is_block) {
+    OpenBlock open;
+    std::int64_t flags[kBlockRows];
+    take(flags, sizeof flags);
+    const std::int64_t rows = std::min(kBlockRows, num_rows_ - head[1] * kBlockRows);
+    for (std::int64_t i = 0; i < rows; ++i) open.filled.push_back(flags[i] == 1);
+    open.rows = take_tensor({rows, num_features_});
+    merge_block(head[1], open);
+  } else {
+    Sums sums;
+    sums.first = take_tensor({num_features_});
+    sums.second = take_tensor({num_features_, num_features_});
+    merge_node({static_cast<int>(head[0]), head[1]}, std::move(sums));
+  }
+  if (cursor != part.data() + part.size()) {
+    throw Error(ErrorCode::kInternal, "feature statistics: a part of " + std::to_string(part.size()) + " bytes: too long");
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -18,7 +19,8 @@ struct FeatureStats {
 };
 
 // Rows arrive in any order and cut; row i always enters block i / kBlockRows at its place, and
-// blocks are added in a binary tree over their numbers (law 2). One thread.
+// blocks are added in a binary tree over their numbers (law 2). Contiguous rows need a D x D matrix a level of the tree, not the
+// rows: 32 MB each at D = 2,048. One thread.
 class FeatureAccumulator {
  public:
   static constexpr std::int64_t kBlockRows = 64;
@@ -31,6 +33,12 @@ class FeatureAccumulator {
   void add(std::int64_t first_row, const torch::Tensor& features);
   // Takes over the rows another accumulator of the same size has seen; no row may be in both.
   void merge(FeatureAccumulator other);
+  // The same across processes: what this one has seen, as num_parts() texts of at most D^2 + D + 3 numbers each, for
+  // merge_part() of another accumulator of the same size. A rank whose rows are contiguous has few: two a level of the tree.
+  [[nodiscard]] std::size_t num_parts() const { return open_.size() + nodes_.size(); }
+  [[nodiscard]] std::string part(std::size_t number) const;
+  // Errors: kInternal for a text that is no part of one of this size, and as merge().
+  void merge_part(const std::string& part);
   // Errors: kInternal when rows are missing.
   [[nodiscard]] FeatureStats finish() const;
 
@@ -49,6 +57,8 @@ class FeatureAccumulator {
 
   // Whether a subtree holds any of the blocks [begin, end).
   [[nodiscard]] bool is_summed(std::int64_t begin, std::int64_t end) const;
+  void merge_node(Node node, Sums sums);
+  void merge_block(std::int64_t block, const OpenBlock& part);
   OpenBlock& open_block(std::int64_t block);
   void close_block_if_full(std::int64_t block);
   void insert(Node node, Sums sums);

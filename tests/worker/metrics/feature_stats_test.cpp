@@ -86,6 +86,41 @@ TEST(FeatureStats, DoesNotDependOnTheRanks) {
   }
 }
 
+// As processes do it: each rank's contiguous chunks, its sums sent as texts.
+TEST(FeatureStats, DoesNotDependOnTheRanksAcrossProcesses) {
+  for (const auto& [rows, columns] : {std::pair<std::int64_t, std::int64_t>{1000, 7}, {700, 256}}) {
+    constexpr std::int64_t kChunk = 50;
+    const auto features = random_features(rows, columns);
+    const auto whole = feature_stats(features);
+    const std::int64_t chunks = rows / kChunk;
+    for (const std::int64_t ranks : {1, 2, 4, 8}) {
+      FeatureAccumulator root(rows, columns);
+      for (std::int64_t rank = ranks - 1; rank >= 0; --rank) {
+        FeatureAccumulator mine(rows, columns);
+        for (std::int64_t chunk = chunks * rank / ranks; chunk < chunks * (rank + 1) / ranks; ++chunk) {
+          mine.add(chunk * kChunk, features.narrow(0, chunk * kChunk, kChunk));
+        }
+        EXPECT_LE(mine.num_parts(), 2u + 2u * 4u);  // at most two open blocks, and two nodes a level of 16 blocks
+        for (std::size_t part = 0; part < mine.num_parts(); ++part) root.merge_part(mine.part(part));
+      }
+      expect_same_bits(root.finish(), whole);
+    }
+  }
+}
+
+TEST(FeatureStats, RefusesPartsOfOthers) {
+  FeatureAccumulator a(200, 3), b(200, 3);
+  a.add(0, random_features(100, 3));
+  for (std::size_t part = 0; part < a.num_parts(); ++part) b.merge_part(a.part(part));
+  EXPECT_THROW(b.merge_part(a.part(0)), Error);  // twice
+  EXPECT_THROW(b.merge_part(a.part(1)), Error);
+  EXPECT_THROW(b.merge_part(""), Error);
+  EXPECT_THROW(b.merge_part(a.part(1).substr(0, 100)), Error);
+  EXPECT_THROW(FeatureAccumulator(200, 3).merge_part(a.part(1) + "x"), Error);
+  EXPECT_THROW(FeatureAccumulator(200, 2).merge_part(a.part(1)), Error);
+  EXPECT_THROW(FeatureAccumulator(60, 3).merge_part(a.part(0)), Error);
+}
+
 TEST(FeatureStats, RefusesRowsMissingTwiceOrOutside) {
   const auto features = random_features(200, 3);
   FeatureAccumulator accumulator(200, 3);

@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "support/golden_metrics.h"
+#include "support/keyed_features.h"
 
 namespace onestep {
 namespace {
@@ -59,6 +61,27 @@ TEST(Frechet, AgreesWithTheUnsymmetricForm) {
                           b.covariance.trace().item<double>() - 2 * cross;
   EXPECT_NEAR(frechet_distance(a, b), expected,
               1e-9);  // the unsymmetric eigenvalues are the less exact ones
+}
+
+// pytorch-fid's value at full rank; with fewer rows than columns the nuclear norm of A1 A2^T, by singular values, and the formula
+// by scipy.linalg.eigh, whose roots of eigenvalues that should be 0 are part of the difference.
+TEST(Frechet, IsThePackagesAtAnyRank) {
+  for (const auto& item : golden_metrics().at("fid")) {
+    const std::string name = "fid." + item.at("name").get<std::string>();
+    const std::int64_t columns = item.at("columns");
+    const auto a = feature_stats(keyed_features(name + ".a", item.at("rows").at(0), columns));
+    const auto b = feature_stats(keyed_features(name + ".b", item.at("rows").at(1), columns, 0.05));
+    const double found = frechet_distance(a, b);
+    const double exact = item.at("singular_values");
+    EXPECT_NEAR(found, exact, 1e-9 * exact) << name;
+    EXPECT_NEAR(found, item.at("eigh").get<double>(), 1e-6 * exact) << name;
+    if (item.contains("pytorch_fid")) {
+      EXPECT_NEAR(found, item.at("pytorch_fid").get<double>(), 1e-6 * exact) << name;
+    }
+    // The count is not in every file of statistics: without it the noise of singular matrices is not cut off.
+    EXPECT_NEAR(frechet_distance({0, a.mean, a.covariance}, b), exact, 1e-6 * exact) << name;
+    EXPECT_NEAR(frechet_distance({0, a.mean, a.covariance}, {0, b.mean, b.covariance}), exact, 1e-6 * exact) << name;
+  }
 }
 
 TEST(Frechet, IsZeroToItselfAndSymmetric) {
