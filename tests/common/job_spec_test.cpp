@@ -103,6 +103,44 @@ TEST(JobSpec, DefaultsAreTheRecipe) {
   }
 }
 
+TEST(JobSpec, EvaluationByInceptionHasItsOwnFields) {
+  json document = {{"name", "e"},          {"kind", "evaluate"},         {"source", "images"},
+                   {"images", "pictures"}, {"reference", "cifar10.npz"}, {"detector", "inception.safetensors"}};
+  const auto spec = std::get<EvaluateSpec>(parse_job_spec(document, kBase, "test").options);
+  EXPECT_EQ(spec.images, kBase + "/pictures");
+  EXPECT_EQ(spec.reference, kBase + "/cifar10.npz");
+  EXPECT_EQ(spec.resize, "tf1");
+  EXPECT_THAT(spec.metrics, ElementsAre("fid"));
+  const auto problems_with = [&](const json& changes) {
+    json changed = document;
+    changed.update(changes);
+    return problems(changed);
+  };
+  EXPECT_THAT(problems_with({{"reference", ""}, {"metrics", {"is"}}}), IsEmpty());
+  EXPECT_THAT(problems_with({{"metrics", {"fid", "kid", "is", "precision_recall"}}, {"resize", "clean_fid"}}), IsEmpty());
+  EXPECT_THAT(problems_with({{"reference", ""}}), ElementsAre(HasSubstr("/reference: expected a dataset or a reference")));
+  EXPECT_THAT(problems_with({{"dataset", {{"path", "x.h5"}}}}), ElementsAre(HasSubstr("/reference: expected either")));
+  EXPECT_THAT(problems_with({{"metrics", {"fid", "lpips"}}}), ElementsAre(HasSubstr("found \"lpips\"")));
+  EXPECT_THAT(problems_with({{"metrics", json::array()}}), ElementsAre(HasSubstr("found none")));
+  EXPECT_THAT(problems_with({{"resize", "nearest"}}), ElementsAre(HasSubstr("/resize: ")));
+  EXPECT_THAT(problems_with({{"images", ""}}), ElementsAre(HasSubstr("/images: expected a folder")));
+  EXPECT_THAT(problems_with({{"source", "model"}, {"model", "m"}}), ElementsAre(HasSubstr("/images: expected no folder")));
+  // The small detector knows a dataset and its distance.
+  EXPECT_THAT(problems_with({{"detector", "@detector"}}),
+              UnorderedElementsAre(HasSubstr("/dataset/path: "), HasSubstr("/source: "), HasSubstr("/reference: ")));
+  EXPECT_THAT(problems(with("evaluate", {"metrics=[\"kid\"]", "lanczos=256"})),
+              UnorderedElementsAre(HasSubstr("/metrics: "), HasSubstr("/lanczos: ")));
+}
+
+TEST(JobSpec, LpipsNeedsItsWeights) {
+  EXPECT_THAT(problems(with("distill", {"distance=lpips"})), ElementsAre(HasSubstr("/lpips/weights: expected safetensors")));
+  EXPECT_THAT(problems(with("distill", {"lpips.weights=[\"vgg.safetensors\"]"})), ElementsAre(HasSubstr("/lpips/weights: expected none")));
+  const json document = with("distill", {"distance=lpips", "lpips.weights=[\"vgg.safetensors\"]", "lpips.resize=0"});
+  const auto spec = std::get<DistillSpec>(parse_job_spec(document, kBase, "test").options);
+  EXPECT_THAT(spec.lpips.weights, ElementsAre(kBase + "/vgg.safetensors"));
+  EXPECT_EQ(spec.lpips.pooling, "max");
+}
+
 TEST(JobSpec, RequiredFieldsAreNamed) {
   const auto missing = [](const std::string& kind) {
     return problems({{"name", "job"}, {"kind", kind}});
