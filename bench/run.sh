@@ -6,6 +6,7 @@
 #   allreduce     the sum of one order against MPI_Allreduce: 2 ranks; 1, 16 and 64 million floats; about half a minute
 #   train_step    one training step against its PyTorch twin, eager and compiled: batches of 32 and 128, one thread;
 #                 about ten minutes, and a Python environment of 5 GB in the cache folder when there is none yet
+#   inception     Inception's features against pytorch-fid's; the Frechet distance of 2,048 dimensions against scipy's sqrtm
 #
 # Each case ends with one JSON line: name, ratio, goal, at_most (the ratio may not be above the goal; else not below),
 # pass, and what limits it. Exit status: 0 when every case passes, 1 when one does not, 2 for an unknown name. The machine
@@ -13,7 +14,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cases=(allreduce train_step)
+cases=(allreduce train_step inception)
 scratch=
 
 fail() {
@@ -37,11 +38,18 @@ run_train_step() {
     --scratch "$scratch"
 }
 
+run_inception() {
+  local python
+  python=$("$root/bench/setup_twin.sh")
+  /usr/bin/python3 "$root/bench/inception.py" --program "$root/build/bin/onestep-bench-inception" --python "$python" \
+    --scratch "$scratch"
+}
+
 names=()
 for argument in "$@"; do
   case $argument in
     -h | --help) usage; exit 0 ;;
-    allreduce | train_step) names+=("$argument") ;;
+    allreduce | train_step | inception) names+=("$argument") ;;
     *)
       printf 'bench: unknown name %s; expected some of: %s\n' "$argument" "${cases[*]}" >&2
       exit 2
