@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cli/client.h"
+#include "cli/evaluate.h"
 #include "cli/inspect.h"
 #include "cli/job_commands.h"
 #include "cli/local_program.h"
@@ -111,6 +112,7 @@ struct Options {
   PlanOptions plan;
   std::string memory;
   PackOptions pack;
+  EvaluateOptions evaluate;
   std::string job, pipeline, state, out, path;
   bool resume = false;
 };
@@ -237,6 +239,27 @@ void add_result_commands(CommandLine& line, Options& options) {
   plan->add_option("--hours", options.plan.hours, "Also say how many images/s a run of so many hours needs")
       ->check(CLI::Range(0.001, 1e6));
   line.add_json(*plan);
+
+  CLI::App* evaluate = line.add_local(
+      "evaluate", "Judge a folder of pictures by Inception; needs no coordinator",
+      "  onestep evaluate --images samples --reference cifar10-32x32.npz --detector inception.safetensors\n"
+      "  onestep evaluate --images samples --reference coco.npz --resize clean_fid --lanczos 256 --json\n"
+      "  onestep evaluate --images samples --metrics is --save samples.npz\n",
+      [&] {
+        options.evaluate.json = line.json;
+        return evaluate_images(options.evaluate);
+      });
+  evaluate->add_option("--images", options.evaluate.images, "Folder of PNG and JPEG files")->required();
+  evaluate->add_option("--reference", options.evaluate.reference,
+                       "Reference: .npz with mu and sigma, or with feats; or an HDF5 image file");
+  evaluate->add_option("--detector", options.evaluate.detector,
+                       "Weights of Inception-2015-12-05 as .safetensors; also ONESTEP_INCEPTION");
+  evaluate->add_option("--resize", options.evaluate.resize, "tf1 (EDM, torch-fidelity; default), pytorch_fid or clean_fid");
+  evaluate->add_option("--lanczos", options.evaluate.lanczos, "First scale to this side as Pillow's Lanczos does (COCO: 256)");
+  evaluate->add_option("--metrics", options.evaluate.metrics, "Some of fid, is, kid, precision_recall (default fid)")->delimiter(',');
+  evaluate->add_option("--count", options.evaluate.count, "Only the first so many files (default: all)");
+  evaluate->add_option("--save", options.evaluate.save, "Write the pictures' own mu and sigma to this .npz");
+  line.add_json(*evaluate);
 
   CLI::App* verify = line.add_local(
       "verify", "Say what a file or folder is and whether every byte of it is right",
