@@ -8,6 +8,7 @@
 #include "worker/dmd/dmd_step.h"
 #include "worker/run/jobs.h"
 #include "worker/run/leaf_figures.h"
+#include "worker/run/lpips_distance.h"
 #include "worker/run/memory_plan.h"
 #include "worker/run/model_folder.h"
 #include "worker/run/module_buffers.h"
@@ -20,7 +21,8 @@ enum class Phase { kWarmup, kFakeWarmup, kDmd };
 
 class Distillation final : public Training {
  public:
-  Distillation(const RunContext& context, const DistillSpec& spec, const PairSet& pairs)
+  Distillation(const RunContext& context, const DistillSpec& spec, const PairSet& pairs,
+               std::unique_ptr<Distance> distance)
       : context_(context),
         spec_(spec),
         pairs_(pairs),
@@ -34,7 +36,7 @@ class Distillation final : public Training {
                           context.spec.reduction, {spec.ema_half_life_images, spec.dmd.batch}),
         update_fake_("fake", fake_flat_, context.communicator, context.spec.micro_batches, context.spec.reduction, {}),
         networks_{*generator_.denoiser, *teacher_.denoiser, *fake_.denoiser},
-        distance_(make_distance(spec.distance)),
+        distance_(std::move(distance)),
         range_(micro_batch_range(context.spec.micro_batches, context.communicator.rank(),
                                  context.communicator.size())) {
     generator_.denoiser->recompute_in_backward(context.spec.activation_checkpointing);
@@ -255,7 +257,10 @@ JobResult run_distill(const RunContext& context) {
   config["teacher"] = teacher_digest;
   config["pairs"] = pairs.digest();
 
-  Distillation training(context, spec, pairs);
+  LoadedDistance distance = load_distance(spec);
+  if (!distance.sha256.empty()) config["lpips"]["weights"] = distance.sha256;
+
+  Distillation training(context, spec, pairs, std::move(distance.distance));
   const TrainingOutcome outcome = train(context, config, training);
   const torch::Tensor average = training.average();
   JobResult result;

@@ -1,8 +1,7 @@
-// Judges images by the detector: Fréchet distance, class accuracy, spread; and a panel for a person to look at.
+// Judges images by a small detector: Fréchet distance, class accuracy, spread; and a panel for a person to look at.
 #include <chrono>
 #include <cstring>
 
-#include "common/durable_file.h"
 #include "common/error.h"
 #include "common/hash.h"
 #include "worker/data/global_order.h"
@@ -10,9 +9,10 @@
 #include "worker/metrics/feature_stats.h"
 #include "worker/metrics/frechet.h"
 #include "worker/metrics/image_grid.h"
-#include "worker/metrics/picture.h"
 #include "worker/metrics/quality.h"
 #include "worker/run/detector_folder.h"
+#include "worker/run/evaluate_inception.h"
+#include "worker/run/evaluation_panel.h"
 #include "worker/run/jobs.h"
 #include "worker/run/model_folder.h"
 #include "worker/sampling/sampler.h"
@@ -95,16 +95,7 @@ void write_panels(const RunContext& context, const EvaluateSpec& spec, const tor
                   const torch::Tensor& labels, std::int64_t classes, const std::string& caption) {
   const auto rows = rows_by_class(labels, classes, kPanelImagesPerClass);
   const Picture grid = make_grid(images.index_select(0, rows), {kPanelImagesPerClass, 2});
-  write_png(context.run + "/panel.png", grid);
-  write_file_durably(context.run + "/panel.txt", caption + "\n");
-  std::vector<Panel> panels;
-  for (const std::string& other : spec.compare) {
-    std::string text = read_file(other + "/panel.txt");
-    if (!text.empty() && text.back() == '\n') text.pop_back();
-    panels.push_back({text, read_png(other + "/panel.png")});
-  }
-  panels.push_back({caption, grid});
-  write_png(context.run + "/comparison.png", join_panels(panels));
+  write_evaluation_panel(context.run, grid, caption, spec.compare);
 }
 
 // The data against itself: one random half against the other.
@@ -135,6 +126,7 @@ JobResult evaluate_real(const RunContext& context, const EvaluateSpec& spec, con
 
 JobResult run_evaluate(const RunContext& context) {
   const auto& spec = std::get<EvaluateSpec>(context.spec.options);
+  if (spec.detector.ends_with(".safetensors")) return evaluate_with_inception(context, spec);
   const ImageDataset dataset(spec.dataset);
   LoadedDetector detector = load_detector(spec.detector);
   if (detector.module->side() != dataset.images().size(2)) {

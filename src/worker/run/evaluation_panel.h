@@ -1,0 +1,16 @@
+// The picture of an evaluation, alone and beside those of others.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "worker/metrics/picture.h"
+
+namespace onestep {
+
+// Writes panel.png, panel.txt (the caption) and comparison.png, which has the panels of the run folders `compare` on its left.
+// Errors: kNotFound, kCorrupt, kIo.
+void write_evaluation_panel(const std::string& run, const Picture& grid, const std::string& caption,
+                            const std::vector<std::string>& compare);
+
+}  // namespace onestep

@@ -1,0 +1,21 @@
+// The regression distance a spec names: L2, or LPIPS on weights from a file.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "common/job_spec.h"
+#include "worker/dmd/distance.h"
+
+namespace onestep {
+
+struct LoadedDistance {
+  std::unique_ptr<Distance> distance;
+  std::string sha256;  // of the weight files' digests in order; "" for L2
+};
+
+// distance "l2" or "lpips". LPIPS wants images of 3 channels in [-1,1].
+// Errors: kConfig; kNotFound, kCorrupt, kMismatch naming the file.
+LoadedDistance load_distance(const DistillSpec& spec);
+
+}  // namespace onestep

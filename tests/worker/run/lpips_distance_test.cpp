@@ -1,0 +1,47 @@
+#include "worker/run/lpips_distance.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "support/files.h"
+#include "support/keyed_feature_nets.h"
+#include "support/temp_folder.h"
+#include "worker/models/vgg_lpips.h"
+
+namespace onestep {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(LoadDistance, LpipsFromTwoFilesIsTheNetwork) {
+  const TempFolder folder;
+  const KeyedWeights weights(lpips_tensors());
+  const std::vector<TensorView> trunk(weights.views.begin(), weights.views.end() - 5);
+  const std::vector<TensorView> lin(weights.views.end() - 5, weights.views.end());
+  write_safetensors(folder / "vgg16.safetensors", trunk, {});
+  write_safetensors(folder / "lin.safetensors", lin, {});
+  DistillSpec spec;
+  spec.distance = "lpips";
+  spec.lpips.resize = 0;
+  spec.lpips.weights = {folder / "vgg16.safetensors", folder / "lin.safetensors"};
+  const LoadedDistance loaded = load_distance(spec);
+  EXPECT_EQ(loaded.sha256.size(), 64u);
+  auto x = torch::rand({2, 3, 16, 16}).requires_grad_(true);
+  const auto y = torch::rand({2, 3, 16, 16});
+  const auto distance = (*loaded.distance)(x, y);
+  EXPECT_TRUE(torch::equal(distance, VggLpips(weights.views, "keyed", spec.lpips)(x, y)));
+  distance.sum().backward();
+  EXPECT_GT(x.grad().norm().item<float>(), 0);
+
+  spec.lpips.weights.pop_back();
+  EXPECT_THAT(error_of([&] { load_distance(spec); })->message, HasSubstr("vgg16.safetensors: 5 tensors"));
+}
+
+TEST(LoadDistance, L2NeedsNoFile) {
+  const LoadedDistance loaded = load_distance({});
+  EXPECT_EQ(loaded.sha256, "");
+  EXPECT_EQ((*loaded.distance)(torch::ones({1, 1, 2, 2}), torch::zeros({1, 1, 2, 2})).item<float>(), 1);
+}
+
+}  // namespace
+}  // namespace onestep
