@@ -1,5 +1,7 @@
 #include "worker/run/model_folder.h"
 
+#include <map>
+
 #include "common/checkpoint_manifest.h"
 #include "common/config.h"
 #include "common/durable_file.h"
@@ -20,6 +22,15 @@ T field(const nlohmann::json& json, const char* key, const std::string& where) {
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorCode::kCorrupt, where + ": field \"" + key + "\": " + error.what());
   }
+}
+
+// The network's constants among its buffers: a file must agree with them. Copies, by name.
+std::map<std::string, torch::Tensor> resample_filters(const torch::nn::Module& module) {
+  std::map<std::string, torch::Tensor> filters;
+  for (const auto& item : module.named_buffers()) {
+    if (item.key().ends_with("resample_filter")) filters[item.key()] = item.value().clone();
+  }
+  return filters;
 }
 
 LoadedModel load_from_folder(const std::string& folder, const std::string& weights) {
@@ -44,7 +55,12 @@ LoadedModel load_from_folder(const std::string& folder, const std::string& weigh
                 file + ": expected SHA-256 " + expected + " (config.json), found " + model.sha256);
   }
   model.denoiser = make_denoiser(model.network, 0);
+  const auto filters = resample_filters(model.denoiser->module());
   load_parameters(model.denoiser->module(), SafetensorsFile(file));
+  for (const auto& [name, filter] : resample_filters(model.denoiser->module())) {
+    if (torch::equal(filter, filters.at(name))) continue;
+    throw Error(ErrorCode::kMismatch, file + ": " + name + ": expected the filter that config.json names, found another");
+  }
   return model;
 }
 

@@ -67,8 +67,8 @@ TEST_P(SongGoldenTest, ForwardAndEveryGradientAgreeWithThePyTorchTwin) {
 }
 
 // Weights and activations in bf16 (8 bits of mantissa: 2^-9 = 2e-3 a rounding, some thirty layers of them), norms, softmax,
-// coefficients and result in fp32: D within 2 % of fp32.
-TEST_P(SongGoldenTest, Bf16StaysWithinTwoPercent) {
+// coefficients and result in fp32: D within 1 % of fp32 (0.3 to 0.7 % measured).
+TEST_P(SongGoldenTest, Bf16StaysWithinOnePercent) {
   const SafetensorsFile golden(golden_path(GetParam()));
   const auto net = make_denoiser(spec_of(golden), 0);
   load_weights(net->module(), golden);
@@ -78,7 +78,7 @@ TEST_P(SongGoldenTest, Bf16StaysWithinTwoPercent) {
       net->denoise(tensor_of(golden.at("input.x")), tensor_of(golden.at("input.sigma")), condition_of(golden));
   EXPECT_EQ(denoised.scalar_type(), torch::kFloat32);
   const double error = relative_error(denoised, tensor_of(golden.at("output.denoised")));
-  EXPECT_LT(error, 2e-2);
+  EXPECT_LT(error, 1e-2);
   EXPECT_GT(error, 1e-5);  // it was bf16
 }
 
