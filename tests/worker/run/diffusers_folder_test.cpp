@@ -129,7 +129,7 @@ TEST_F(DiffusersFolder, TinyAutoencoderOfItsOwnFolder) {
   TinyAutoencoderConfig config;
   config.encoder_block_out_channels = config.decoder_block_out_channels = {8, 8};
   config.num_encoder_blocks = config.num_decoder_blocks = {1, 1};
-  const TinyAutoencoder made(config);
+  TinyAutoencoder made(config);
   initialize_raw_layers(*made, 5, "");
   std::vector<TensorView> tensors;
   for (const auto& item : made->named_parameters()) {
