@@ -133,13 +133,14 @@ def network_of(ema, where):
         "channel_mult": options["channel_mult"], "channel_mult_emb": options["channel_mult_emb"],
         "num_blocks": options["num_blocks"], "attention_resolutions": options["attn_resolutions"],
         "label_dim": options["label_dim"], "dropout": options["dropout"], "sigma_data": outer.get("sigma_data", 0.5)}
-    if options["augment_dim"]:
-        network["augment_dim"] = options["augment_dim"]
     if network_class == "song_unet":
+        network["augment_dim"] = options["augment_dim"]
         if options["decoder_type"] != "standard" or options["encoder_type"] not in ("standard", "residual"):
             raise Refused(f"{where}: ema.model: expected a standard decoder and a standard or residual encoder, found "
                           f"{short(options['decoder_type'])} and {short(options['encoder_type'])}")
         network |= {name: options[name] for name in ("embedding_type", "channel_mult_noise", "encoder_type", "resample_filter")}
+    elif options["augment_dim"] != 0:
+        raise Refused(f"{where}: ema.model: augment_dim of {unet_name}: expected 0, found {short(options['augment_dim'])}")
     else:
         network |= {"noise_frequencies": "published", "channels_per_head": 64}
     for name, value in network.items():

@@ -165,6 +165,8 @@ class EdmPickles(Case):
                 self.assertEqual(config["network"]["channel_mult"], [1, 2])
                 self.assertEqual(config["network"]["augment_dim"], 9)
                 self.assertEqual(config["network"]["sigma_data"], 0.5)
+                published = json.loads((SOURCE / "configs/networks/cifar10-cond-vp.json").read_text())
+                self.assertEqual(sorted(config["network"]), sorted(published))
                 found = json.loads(onestep("inspect", out, "--json").stdout)
                 self.assertEqual(found["problems"], [])
                 self.assertEqual(found["parts"][0]["problems"], [])
