@@ -154,7 +154,7 @@ def write_shard(folder, info, index, rows, digest_of):
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V18)
     file = h5py.h5f.create(temporary.encode(), h5py.h5f.ACC_TRUNC, creation, access)
     root = h5py.h5g.open(file, b"/")
-    attributes = {"format": "onestep-pairs", "format_version": 1, "block_rows": BLOCK_ROWS, "shard_index": index,
+    attributes = {"format": "onestep-pairs", "format_version": 2, "block_rows": BLOCK_ROWS, "shard_index": index,
                   "shard_first": first, "shard_count": count, **info}
     for key in sorted(attributes):
         write_attribute(root, key, attributes[key])
@@ -243,7 +243,7 @@ def import_pairs(paths, folder, teacher_sha256, sampler, steps, rows_per_shard, 
         if made:
             os.rmdir(folder)
         raise
-    manifest = {"format": "onestep-pair-set", "format_version": 1, "shards": shards, "commit": "imported", **info}
+    manifest = {"format": "onestep-pair-set", "format_version": 2, "shards": shards, **info}
     text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     manifest["manifest_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     sealed = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -137,7 +137,6 @@ class Files {
                      .width = 2,
                      .count = 3,
                      .rows_per_shard = 3};
-    manifest.commit = "c";
     const PairRows rows{
         std::vector<float>(12, 1.0f), std::vector<float>(12, 0.5f), {0, 1, 2}, {0, 1, 2}};
     manifest.shards = {write_pair_shard(at("pairs"), manifest.info, 0, 1, rows)};
