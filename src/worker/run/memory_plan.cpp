@@ -17,6 +17,7 @@
 #include "worker/dmd/dmd_step.h"
 #include "worker/dmd/losses.h"
 #include "worker/models/model_factory.h"
+#include "worker/run/lpips_distance.h"
 #include "worker/run/model_folder.h"
 #include "worker/tensors/flat_parameters.h"
 
@@ -65,9 +66,10 @@ struct Networks {
   std::vector<std::unique_ptr<Denoiser>> denoisers;
   std::vector<std::unique_ptr<FlatParameters>> flats;
 
-  void add(const NetworkSpec& spec, std::int64_t micro_batches, bool trainable) {
+  void add(const NetworkSpec& spec, const JobSpec& job, bool trainable) {
     denoisers.push_back(make_denoiser(spec, 0));
-    flats.push_back(std::make_unique<FlatParameters>(denoisers.back()->module(), trainable ? micro_batches : 1, trainable));
+    if (trainable && job.activation_checkpointing) denoisers.back()->recompute_in_backward(true);
+    flats.push_back(std::make_unique<FlatParameters>(denoisers.back()->module(), trainable ? job.micro_batches : 1, trainable));
   }
 };
 
@@ -91,7 +93,8 @@ void teacher_step(Networks& networks, std::int64_t rows) {
   denoising_loss(denoiser.schedule(), mu, x, t, rows).backward();
 }
 
-void distill_step(Networks& networks, const DistillSpec& spec, std::int64_t rows, std::int64_t pairs) {
+void distill_step(Networks& networks, const Distance& distance, const DistillSpec& spec, std::int64_t rows,
+                  std::int64_t pairs) {
   Denoiser& generator = *networks.denoisers[0];
   MicroBatch batch;
   batch.num_samples = rows;
@@ -107,12 +110,11 @@ void distill_step(Networks& networks, const DistillSpec& spec, std::int64_t rows
   settings.sigma_lo = spec.dmd.sigma_lo;
   settings.sigma_hi = spec.dmd.sigma_hi;
   NoUpdate update_generator(*networks.flats[0]), update_fake(*networks.flats[2]);
-  const std::unique_ptr<Distance> distance = make_distance(spec.distance);
   if (rows > 0) {
-    dmd_step({generator, *networks.denoisers[1], *networks.denoisers[2]}, settings, 0, std::span(&batch, 1), *distance,
+    dmd_step({generator, *networks.denoisers[1], *networks.denoisers[2]}, settings, 0, std::span(&batch, 1), distance,
              update_generator, update_fake);
   } else {
-    regression_step(generator, settings, std::span(&batch, 1), *distance, update_generator);
+    regression_step(generator, settings, std::span(&batch, 1), distance, update_generator);
   }
 }
 
@@ -176,7 +178,7 @@ nlohmann::json plan_teacher(const JobSpec& spec, const TrainTeacherSpec& options
   const ImageDataset dataset(options.dataset);
   const std::int64_t process = settled_resident_bytes();
   Networks networks;
-  networks.add(options.network, spec.micro_batches, true);
+  networks.add(options.network, spec, true);
   MemoryPlan plan = state_plan(spec, networks.flats[0]->length(), ranks);
   plan.process = process;
   plan.activations =
@@ -189,12 +191,13 @@ nlohmann::json plan_teacher(const JobSpec& spec, const TrainTeacherSpec& options
 
 nlohmann::json plan_distill(const JobSpec& spec, const DistillSpec& options, int ranks, const Products& products) {
   const NetworkSpec network = products.network(options.teacher);
+  const std::unique_ptr<Distance> distance = load_distance(options).distance;
   const std::int64_t process = settled_resident_bytes();
   Networks networks;
-  networks.add(network, spec.micro_batches, true);   // generator
+  networks.add(network, spec, true);   // generator
   require_memory(state_plan(spec, networks.flats[0]->length(), ranks), 1);
-  networks.add(network, spec.micro_batches, false);  // real score
-  networks.add(network, spec.micro_batches, true);   // fake score
+  networks.add(network, spec, false);  // real score
+  networks.add(network, spec, true);   // fake score
   MemoryPlan plan = state_plan(spec, networks.flats[0]->length(), ranks);
   plan.process = process;
   const std::int64_t rows = options.dmd.iterations > 0 ? options.dmd.batch / spec.micro_batches : 0;
@@ -202,12 +205,12 @@ nlohmann::json plan_distill(const JobSpec& spec, const DistillSpec& options, int
   const std::int64_t warmup = options.warmup.iterations > 0 ? options.warmup.pairs / spec.micro_batches : 0;
   if (warmup > 0) {
     plan.activations = measured_activations(
-        warmup, [&](std::int64_t count) { distill_step(networks, options, 0, count); });
+        warmup, [&](std::int64_t count) { distill_step(networks, *distance, options, 0, count); });
   }
   if (rows > 0) {
     // Pairs grow with the samples, in the proportion of the whole micro-batch.
     plan.activations = std::max(plan.activations, measured_activations(rows, [&](std::int64_t count) {
-                                  distill_step(networks, options, count, (pairs * count + rows - 1) / rows);
+                                  distill_step(networks, *distance, options, count, (pairs * count + rows - 1) / rows);
                                 }));
   }
   nlohmann::json planned = describe(spec, ranks, networks);
