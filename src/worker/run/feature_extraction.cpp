@@ -58,8 +58,10 @@ ExtractedFeatures extract_features(Communicator& communicator, const Inception& 
   FeatureAccumulator accumulator(options.count, Inception::kNumFeatures);
   std::string features_bytes, logits_bytes;
   auto said = std::chrono::steady_clock::now();
-  const std::int64_t end = chunks * (rank + 1) / ranks;
-  for (std::int64_t chunk = chunks * rank / ranks; chunk < end; ++chunk) {
+  // Contiguous chunks, the first always on rank 0: with more ranks than chunks some have none.
+  const auto first_chunk_of = [&](std::int64_t r) { return (chunks * r + ranks - 1) / ranks; };
+  const std::int64_t end = first_chunk_of(rank + 1);
+  for (std::int64_t chunk = first_chunk_of(rank); chunk < end; ++chunk) {
     const std::int64_t first = chunk * options.batch;
     const auto images = input(first, std::min(options.batch, options.count - first));
     std::int64_t row = first;
