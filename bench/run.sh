@@ -40,7 +40,7 @@ run_train_step() {
 
 run_inception() {
   local python
-  python=$("$root/bench/setup_twin.sh")
+  python=$("$root/tools/setup_python.sh")
   /usr/bin/python3 "$root/bench/inception.py" --program "$root/build/bin/onestep-bench-inception" --python "$python" \
     --scratch "$scratch"
 }

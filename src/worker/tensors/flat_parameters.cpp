@@ -127,7 +127,7 @@ void load_from(torch::nn::Module& module, const Files& file) {
   torch::NoGradGuard no_grad;
   for (const auto& [name, value] : state) {
     const TensorView& tensor = file.at(name);
-    std::memcpy(value.data_ptr<float>(), tensor.bytes.data(), tensor.bytes.size());
+    std::memcpy(value.template data_ptr<float>(), tensor.bytes.data(), tensor.bytes.size());
     file.release(tensor);  // so that a network takes its size in memory once, not twice
   }
 }
