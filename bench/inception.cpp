@@ -5,7 +5,6 @@
 //   inception --time FILE --seconds 10           prints one JSON object: images_per_second, features of the first picture
 //   inception --frechet FILE                     .npz of mu1, sigma1, mu2, sigma2; prints seconds and value
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -23,6 +22,7 @@
 #include "worker/models/inception.h"
 #include "worker/models/initialize.h"
 #include "worker/tensors/heap.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 namespace {

@@ -3,7 +3,6 @@
 //   train_step --write FILE --batch 128          weights, inputs and options for both sides
 //   train_step --time FILE --batch 128 --seconds 10   prints one JSON object: images_per_second, losses
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -20,6 +19,7 @@
 #include "worker/tensors/flat_parameters.h"
 #include "worker/tensors/heap.h"
 #include "worker/tensors/keyed_random.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 namespace {

@@ -75,7 +75,8 @@ const std::vector<HeavyHeader>& heavy_headers() {
   static const char* kHdf5Files =
       "common/(hdf5_handle\\.h|hdf5_listing\\.cpp|image_file\\.cpp|pair_shard_\\w+\\.(h|cpp))|worker/data/latent_dataset\\.cpp";
   static const std::vector<HeavyHeader> kHeaders = {
-      {"torch/", std::regex(kTorchFiles)},
+      {"worker/tensors/torch.h", std::regex(kTorchFiles)},
+      {"torch/", std::regex("worker/tensors/(torch|recompute|fused_norm)\\.(h|cpp)")},
       {"ATen/", std::regex(kTorchFiles)},
       {"c10/", std::regex(kTorchFiles)},
       {"mpi.h", std::regex("worker/(main\\.cpp|comm/mpi_.*\\.cpp)")},

@@ -1,8 +1,6 @@
 // Golden files and the networks that they speak of: tensors as tensors, keyed weights, relative errors, digests of key lists.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -10,6 +8,7 @@
 #include "common/hash.h"
 #include "common/safetensors_file.h"
 #include "worker/models/initialize.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

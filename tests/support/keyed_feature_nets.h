@@ -1,8 +1,6 @@
 // Weights that tests of the feature networks and their golden recipes make alike (tools/golden/keyed_feature_nets.py).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -12,6 +10,7 @@
 #include "support/test_picture.h"
 #include "worker/models/initialize.h"
 #include "worker/models/named_weights.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,8 +1,6 @@
 // Feature sets that tests and tools/golden/make_metrics_golden.py make alike: keyed draws, mixed, some directions much weaker.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -10,6 +8,7 @@
 #include "common/hash.h"
 #include "common/philox.h"
 #include "worker/tensors/keyed_normal.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,13 +1,12 @@
 // Pictures that tests and golden recipes make alike (test_picture() of tools/golden/keyed_feature_nets.py), and golden tensors.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <cstring>
 #include <string>
 
 #include "common/safetensors_file.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

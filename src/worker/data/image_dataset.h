@@ -1,12 +1,11 @@
 // An image file in memory: bytes in, normalised tensors out.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
 
 #include "common/job_spec.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,11 +1,11 @@
 // A folder of PNG and JPEG pictures, in the order of their names.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

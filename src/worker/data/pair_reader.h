@@ -1,8 +1,6 @@
 // Noise-image pairs for training: a verified pair set, read ahead in the global order.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -10,6 +8,7 @@
 
 #include "common/pair_file.h"
 #include "worker/data/prefetcher.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,11 +1,10 @@
 // What the algorithm knows of a network: an estimate of the clean image from a noisy one.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 
 #include "worker/diffusion/noise_schedule.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,9 +1,8 @@
 // Classifier-free guidance (Ho and Salimans 2022): the network with its condition, pushed away from the one without.
 #pragma once
 
-#include <torch/torch.h>
-
 #include "worker/diffusion/denoiser.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

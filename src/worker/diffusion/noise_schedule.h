@@ -1,11 +1,11 @@
 // alpha_t and sigma_t: how much image and how much noise x_t holds; and which t the algorithm draws.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <limits>
 #include <utility>
 #include <vector>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,10 +1,10 @@
 // The regression distance of DMD Eq. 9.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <memory>
 #include <string>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

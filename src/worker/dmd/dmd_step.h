@@ -1,8 +1,6 @@
 // One iteration of Distribution Matching Distillation: Algorithm 1 of arXiv 2311.18828.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -11,6 +9,7 @@
 #include "worker/diffusion/denoiser.h"
 #include "worker/dmd/distance.h"
 #include "worker/dmd/updater.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -2,11 +2,10 @@
 // the global batch: micro-batches add up to the mean over B, C, H, W.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 
 #include "worker/diffusion/denoiser.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -2,13 +2,13 @@
 // dealt to ranks.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <map>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

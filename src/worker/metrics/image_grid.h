@@ -1,11 +1,10 @@
 // Images in [-1,1] laid out as one picture.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 
 #include "worker/metrics/picture.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

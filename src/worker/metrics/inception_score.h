@@ -1,9 +1,9 @@
 // The Inception Score (Salimans et al. 2016): exp of the mean divergence of each image's classes from all images' classes.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

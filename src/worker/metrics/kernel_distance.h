@@ -1,10 +1,10 @@
 // KID, the Kernel Inception Distance (Binkowski et al. 2018): an unbiased squared MMD under (x.y / D + 1)^3.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <vector>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,9 +1,9 @@
 // Resampling as Pillow does it: antialiased, rows first, then columns; on bytes bit for bit.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

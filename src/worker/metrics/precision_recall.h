@@ -1,9 +1,9 @@
 // Improved precision and recall (Kynkaanniemi et al. 2019): shares of one set within the neighbourhoods of the other.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,10 +1,10 @@
 // Plain measures of generated images: does the detector agree, is there variety, is the ink right.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <vector>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,12 +1,11 @@
 // Reference statistics as numpy archives: what EDM, pytorch-fid and clean-fid publish and read.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
 
 #include "worker/metrics/feature_stats.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,10 +1,10 @@
 // From bytes of any size to what Inception takes: the three published ways, which are not interchangeable.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -20,11 +20,11 @@ AdmUnetImpl::AdmUnetImpl(const NetworkSpec& spec) : spec_(spec) {
                       ? torch::pow(100.0, i / static_cast<double>(half - 1))
                       : torch::pow(10000.0, -i / static_cast<double>(half)))
                      .to(torch::kFloat32);
-  map_layer0 = register_module("map_layer0", torch::nn::Linear(spec.model_channels, emb));
-  map_layer1 = register_module("map_layer1", torch::nn::Linear(emb, emb));
+  map_layer0 = register_module("map_layer0", RawLinear(spec.model_channels, emb, true, torch::kFloat32));
+  map_layer1 = register_module("map_layer1", RawLinear(emb, emb, true, torch::kFloat32));
   if (spec.label_dim > 0) {
     map_label = register_module(
-        "map_label", torch::nn::Linear(torch::nn::LinearOptions(spec.label_dim, emb).bias(false)));
+        "map_label", RawLinear(spec.label_dim, emb, false, torch::kFloat32));
   }
 
   const std::int64_t unshuffle = spec.pixel_unshuffle;

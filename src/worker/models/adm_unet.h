@@ -1,14 +1,13 @@
 // The ADM U-Net (Dhariwal and Nichol 2021) as EDM publishes it: class DhariwalUNet, its key names and its layout.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "common/job_spec.h"
 #include "worker/models/unet.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 
@@ -28,11 +27,11 @@ class AdmUnetImpl final : public Unet {
 
   NetworkSpec spec_;
   torch::Tensor frequencies_;  // [model_channels / 2]
-  torch::nn::Linear map_layer0{nullptr}, map_layer1{nullptr}, map_label{nullptr};
+  RawLinear map_layer0{nullptr}, map_layer1{nullptr}, map_label{nullptr};
   UnetConv first_conv_{nullptr};
   std::vector<UnetBlock> encoder_;
   std::vector<Step> decoder_;
-  torch::nn::GroupNorm out_norm{nullptr};
+  RawGroupNorm out_norm{nullptr};
   UnetConv out_conv{nullptr};
 };
 TORCH_MODULE(AdmUnet);

@@ -1,13 +1,12 @@
 // Stable Diffusion's autoencoder under diffusers' key names (class AutoencoderKL; Rombach et al. 2022, Sec. 3.1).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <vector>
 
 #include "worker/models/autoencoder_kl_config.h"
 #include "worker/models/sd_resnet.h"
 #include "worker/models/sd_transformer.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,14 +1,13 @@
 // The text encoder of CLIP (Radford et al. 2021) under transformers' key names (class CLIPTextModel).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "worker/models/raw_layers.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

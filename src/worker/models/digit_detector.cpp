@@ -17,12 +17,10 @@ DigitDetectorImpl::DigitDetectorImpl(std::int64_t channels, std::int64_t side,
                     std::to_string(num_classes));
   }
   const std::int64_t pooled = side / 2 / 2;
-  conv1 = register_module("conv1",
-                          torch::nn::Conv2d(torch::nn::Conv2dOptions(channels, 32, 3).padding(1)));
-  conv2 =
-      register_module("conv2", torch::nn::Conv2d(torch::nn::Conv2dOptions(32, 64, 3).padding(1)));
-  fc1 = register_module("fc1", torch::nn::Linear(64 * pooled * pooled, kNumFeatures));
-  fc2 = register_module("fc2", torch::nn::Linear(kNumFeatures, num_classes));
+  conv1 = register_module("conv1", RawConv2d(RawConvOptions{.in = channels, .out = 32}, torch::kFloat32));
+  conv2 = register_module("conv2", RawConv2d(RawConvOptions{.in = 32, .out = 64}, torch::kFloat32));
+  fc1 = register_module("fc1", RawLinear(64 * pooled * pooled, kNumFeatures, true, torch::kFloat32));
+  fc2 = register_module("fc2", RawLinear(kNumFeatures, num_classes, true, torch::kFloat32));
 }
 
 torch::Tensor DigitDetectorImpl::features(const torch::Tensor& images) {

@@ -1,9 +1,10 @@
 // The small classifier whose features serve the Fréchet distance where Inception does not fit.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
+
+#include "worker/models/raw_layers.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 
@@ -27,8 +28,8 @@ class DigitDetectorImpl final : public torch::nn::Module {
 
  private:
   std::int64_t channels_, side_, num_classes_;
-  torch::nn::Conv2d conv1{nullptr}, conv2{nullptr};
-  torch::nn::Linear fc1{nullptr}, fc2{nullptr};
+  RawConv2d conv1{nullptr}, conv2{nullptr};
+  RawLinear fc1{nullptr}, fc2{nullptr};
 };
 TORCH_MODULE(DigitDetector);
 

@@ -2,8 +2,6 @@
 // torch-fidelity rebuild it).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <array>
 #include <cstdint>
 #include <map>
@@ -12,6 +10,7 @@
 
 #include "common/safetensors_file.h"
 #include "worker/models/named_weights.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

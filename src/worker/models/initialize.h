@@ -1,10 +1,10 @@
 // Keyed initial values for parameters: a function of (seed, parameter's name), whatever the order of construction.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,8 +1,6 @@
 // Copies tensors of a file into a network's parameters, by name, strictly.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstddef>
 #include <functional>
 #include <span>
@@ -10,6 +8,7 @@
 #include <vector>
 
 #include "common/safetensors_file.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

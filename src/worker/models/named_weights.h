@@ -1,8 +1,6 @@
 // The weights of a frozen feature network, taken strictly out of a file's tensors.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -10,6 +8,7 @@
 #include <vector>
 
 #include "common/safetensors_file.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

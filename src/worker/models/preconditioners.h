@@ -1,13 +1,12 @@
 // The four preconditioners of Karras et al. 2022 (Eq. 7 and Table 1) around a U-Net: D = c_skip x + c_out F(c_in x; c_noise).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <memory>
 
 #include "common/job_spec.h"
 #include "worker/diffusion/denoiser.h"
 #include "worker/models/unet.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

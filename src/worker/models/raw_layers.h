@@ -1,10 +1,10 @@
 // Layers whose parameters are reserved but not filled: for networks that are loaded, counted on the meta device, or filled by name.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 
@@ -47,6 +47,7 @@ class RawGroupNormImpl final : public torch::nn::Module {
   // x [B,C,H,W] -> the same shape, channels last.
   torch::Tensor forward(const torch::Tensor& x) { return normalize(x, false); }
   torch::Tensor forward_silu(const torch::Tensor& x) { return normalize(x, true); }
+  [[nodiscard]] double epsilon() const { return epsilon_; }
 
   torch::Tensor weight, bias;
 

@@ -1,14 +1,13 @@
 // Stable Diffusion as a Denoiser: the U-Net, its noise schedule, and the conversion of what it predicts to x0.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "worker/diffusion/denoiser.h"
 #include "worker/models/sd_unet.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -2,11 +2,10 @@
 // Downsample2D, Upsample2D).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 
 #include "worker/models/raw_layers.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

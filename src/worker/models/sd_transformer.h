@@ -1,11 +1,10 @@
 // Attention and the transformer block of Stable Diffusion (diffusers: Attention, BasicTransformerBlock, Transformer2DModel).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 
 #include "worker/models/raw_layers.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

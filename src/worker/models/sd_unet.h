@@ -1,12 +1,11 @@
 // Stable Diffusion's U-Net under diffusers' key names (class UNet2DConditionModel of SD 1.x and 2.x; Rombach et al. 2022).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <vector>
 
 #include "worker/models/sd_unet_blocks.h"
 #include "worker/models/sd_unet_config.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

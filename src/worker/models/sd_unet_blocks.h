@@ -2,14 +2,13 @@
 // UpBlock2D).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <vector>
 
 #include "worker/models/sd_resnet.h"
 #include "worker/models/sd_transformer.h"
 #include "worker/models/sd_unet_config.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

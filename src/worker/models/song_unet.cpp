@@ -10,8 +10,8 @@ namespace {
 
 constexpr double kGroupNormEpsilon = 1e-6;
 
-torch::nn::Linear linear(std::int64_t in, std::int64_t out, bool bias) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(bias));
+RawLinear linear(std::int64_t in, std::int64_t out, bool bias) {
+  return RawLinear(in, out, bias, torch::kFloat32);
 }
 
 bool ends_with(const std::string& text, const std::string& end) {

@@ -1,8 +1,6 @@
 // The U-Net of Song et al. 2021 (DDPM++ and NCSN++) as EDM publishes it: class SongUNet, its key names and its layout.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -10,6 +8,7 @@
 
 #include "common/job_spec.h"
 #include "worker/models/unet.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 
@@ -38,11 +37,11 @@ class SongUnetImpl final : public Unet {
   UnetBlockOptions block_;     // what all blocks share
   torch::Tensor frequencies_;  // [noise channels / 2]: constants, or the buffer map_noise.freqs
   // map_augment is kept for the files' sake: without augmentation labels it adds nothing.
-  torch::nn::Linear map_label{nullptr}, map_augment{nullptr}, map_layer0{nullptr}, map_layer1{nullptr};
+  RawLinear map_label{nullptr}, map_augment{nullptr}, map_layer0{nullptr}, map_layer1{nullptr};
   UnetConv first_conv_{nullptr};
   std::vector<Step> encoder_;
   std::vector<UnetBlock> decoder_;
-  torch::nn::GroupNorm aux_norm_{nullptr};
+  RawGroupNorm aux_norm_{nullptr};
   UnetConv aux_conv_{nullptr};
 };
 TORCH_MODULE(SongUnet);

@@ -1,8 +1,6 @@
 // TAESD, the tiny autoencoder of Stable Diffusion's latents, under diffusers' key names (class AutoencoderTiny).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -10,6 +8,7 @@
 #include <vector>
 
 #include "worker/models/raw_layers.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,14 +1,13 @@
 // What a preconditioner knows of the network inside it: F of EDM Eq. 7.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <string>
 
 #include "common/job_spec.h"
 #include "worker/models/unet_block.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

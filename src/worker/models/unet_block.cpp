@@ -26,12 +26,12 @@ torch::Tensor pointwise(const torch::Tensor& weight, const torch::Tensor& bias, 
 
 std::int64_t norm_groups(std::int64_t channels) { return std::min<std::int64_t>(32, channels / 4); }
 
-torch::nn::GroupNorm group_norm(std::int64_t channels, double epsilon) {
-  return torch::nn::GroupNorm(torch::nn::GroupNormOptions(norm_groups(channels), channels).eps(epsilon));
+RawGroupNorm group_norm(std::int64_t channels, double epsilon) {
+  return RawGroupNorm(norm_groups(channels), channels, epsilon, torch::kFloat32);
 }
 
-torch::Tensor normalize(torch::nn::GroupNorm& norm, const torch::Tensor& x, const torch::Tensor& scale_shift, bool silu) {
-  const FusedNormOptions options{norm_groups(norm->weight.size(0)), norm->options.eps(), silu};
+torch::Tensor normalize(RawGroupNorm& norm, const torch::Tensor& x, const torch::Tensor& scale_shift, bool silu) {
+  const FusedNormOptions options{norm_groups(norm->weight.size(0)), norm->epsilon(), silu};
   if (x.scalar_type() == torch::kFloat32) return fused_norm(x, norm->weight, norm->bias, scale_shift, options);
   const auto single = [](const torch::Tensor& t) { return t.defined() ? t.to(torch::kFloat32) : t; };
   return fused_norm(single(x), single(norm->weight), single(norm->bias), single(scale_shift), options).to(x.scalar_type());
@@ -97,7 +97,7 @@ UnetBlockImpl::UnetBlockImpl(const UnetBlockOptions& options) : options_(options
   resampling.filter = options.filter;
   norm0 = register_module("norm0", group_norm(in, options.epsilon));
   conv0 = register_module("conv0", UnetConv(resampling));
-  affine = register_module("affine", torch::nn::Linear(options.emb_channels, options.adaptive_scale ? 2 * out : out));
+  affine = register_module("affine", RawLinear(options.emb_channels, options.adaptive_scale ? 2 * out : out, /*with_bias=*/true, torch::kFloat32));
   norm1 = register_module("norm1", group_norm(out, options.epsilon));
   conv1 = register_module("conv1", unet_conv(out, out, 3));
   if (in != out || resamples) {

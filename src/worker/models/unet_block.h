@@ -1,18 +1,19 @@
 // What the published U-Nets (ADM; DDPM++ and NCSN++) are made of: norms, convolutions with resampling, the residual block.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <vector>
+
+#include "worker/models/raw_layers.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 
 // Groups of a norm over that many channels: min(32, channels / 4).
 std::int64_t norm_groups(std::int64_t channels);
-torch::nn::GroupNorm group_norm(std::int64_t channels, double epsilon);
+RawGroupNorm group_norm(std::int64_t channels, double epsilon);
 // act((GN(x)) (1 + scale) + shift) in fp32, returned in x's dtype; scale_shift [B,2C] or undefined; act: SiLU or identity.
-torch::Tensor normalize(torch::nn::GroupNorm& norm, const torch::Tensor& x, const torch::Tensor& scale_shift, bool silu);
+torch::Tensor normalize(RawGroupNorm& norm, const torch::Tensor& x, const torch::Tensor& scale_shift, bool silu);
 
 enum class Resampling { kNone, kUp, kDown };
 
@@ -79,9 +80,9 @@ class UnetBlockImpl : public torch::nn::Module {
 
   UnetBlockOptions options_;
   bool recompute_ = false;
-  torch::nn::GroupNorm norm0{nullptr}, norm1{nullptr}, norm2{nullptr};
+  RawGroupNorm norm0{nullptr}, norm1{nullptr}, norm2{nullptr};
   UnetConv conv0{nullptr}, conv1{nullptr}, skip{nullptr}, qkv{nullptr}, proj{nullptr};
-  torch::nn::Linear affine{nullptr};
+  RawLinear affine{nullptr};
 };
 TORCH_MODULE(UnetBlock);
 

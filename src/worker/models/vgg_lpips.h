@@ -1,8 +1,6 @@
 // LPIPS on VGG16, version 0.1 (Zhang et al. 2018): the learned perceptual distance of DMD's regression loss.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <array>
 #include <cstdint>
 #include <string>
@@ -11,6 +9,7 @@
 #include "common/job_spec.h"
 #include "common/safetensors_file.h"
 #include "worker/models/named_weights.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

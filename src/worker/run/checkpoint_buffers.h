@@ -1,8 +1,6 @@
 // Puts the pieces of a checkpoint's flat buffers together again, whatever the number of ranks that wrote them.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -10,6 +8,7 @@
 
 #include "common/checkpoint_manifest.h"
 #include "common/safetensors_file.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

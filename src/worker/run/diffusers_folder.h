@@ -1,8 +1,6 @@
 // Stable Diffusion on disk: a folder of diffusers, or one file of the original latent diffusion code.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <memory>
 #include <string>
 
@@ -11,6 +9,7 @@
 #include "worker/models/clip_text.h"
 #include "worker/models/sd_denoiser.h"
 #include "worker/models/tiny_autoencoder.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

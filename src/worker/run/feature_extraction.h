@@ -1,8 +1,6 @@
 // Inception's features of a numbered set of images, shared out over the ranks and put together on rank 0.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -10,6 +8,7 @@
 #include "worker/comm/communicator.h"
 #include "worker/metrics/feature_stats.h"
 #include "worker/models/inception.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,8 +1,6 @@
 // A network on disk: config.json beside model.safetensors; and the average or raw weights inside a checkpoint.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -11,6 +9,7 @@
 #include "common/job_spec.h"
 #include "common/safetensors_file.h"
 #include "worker/diffusion/denoiser.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -2,10 +2,10 @@
 // of the flat buffers.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <nlohmann/json.hpp>
 #include <string>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

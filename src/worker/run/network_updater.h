@@ -1,8 +1,6 @@
 // The algorithm's Updater made real: the fixed summation tree, ranks, clipping, AdamW on this rank's piece, the average.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -13,6 +11,7 @@
 #include "worker/comm/communicator.h"
 #include "worker/dmd/updater.h"
 #include "worker/tensors/flat_parameters.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

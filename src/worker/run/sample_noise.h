@@ -1,13 +1,12 @@
 // The noise and labels behind `onestep sample` and an export's sixteen samples: the same for the same seed.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 
 #include "common/job_spec.h"
 #include "worker/diffusion/denoiser.h"
 #include "worker/run/model_folder.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

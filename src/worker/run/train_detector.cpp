@@ -69,9 +69,7 @@ class DetectorTraining final : public Training {
       }
       const auto index = torch::tensor(indices);
       const auto logits = detector_(dataset_.images().index_select(0, index));
-      const auto loss = torch::nn::functional::cross_entropy(
-                            logits, dataset_.labels().index_select(0, index),
-                            torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kSum)) /
+      const auto loss = torch::cross_entropy_loss(logits, dataset_.labels().index_select(0, index), {}, at::Reduction::Sum) /
                         static_cast<double>(spec_.batch);
       loss.backward();
       updater_->add_micro_batch();

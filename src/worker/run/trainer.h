@@ -1,8 +1,6 @@
 // The loop every training job runs in: resume, iterate, vote, save beside the work, report, stop on request.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -13,6 +11,7 @@
 #include "common/job_spec.h"
 #include "worker/run/network_updater.h"
 #include "worker/run/run_context.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

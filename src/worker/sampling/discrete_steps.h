@@ -1,13 +1,12 @@
 // What the samplers over discrete steps share: which steps, alpha-bar at and before them, the noise of a state.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <vector>
 
 #include "worker/diffusion/noise_schedule.h"
 #include "worker/sampling/sampler_method.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

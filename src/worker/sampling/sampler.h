@@ -1,13 +1,12 @@
 // From noise to images: every sampler by the name a job spec gives it.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <optional>
 
 #include "common/job_spec.h"
 #include "worker/diffusion/denoiser.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

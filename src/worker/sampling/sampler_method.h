@@ -2,14 +2,13 @@
 // in ONESTEP_SAMPLERS (src/CMakeLists.txt).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <optional>
 
 #include "common/job_spec.h"
 #include "worker/diffusion/denoiser.h"
 #include "worker/sampling/sampler.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,13 +1,12 @@
 // What the samplers over sigma share: the levels, the slope, the noise that is put back (Karras et al. 2022, Algorithm 2).
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <vector>
 
 #include "worker/diffusion/noise_schedule.h"
 #include "worker/sampling/sampler_method.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,14 +1,13 @@
 // One network, one buffer: parameters and gradients of a module as views of two contiguous tensors. Law 3.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "common/safetensors_file.h"
 #include "common/safetensors_index.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,5 +1,7 @@
 #include "worker/tensors/fused_norm.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
 #include <optional>
 
 #include "worker/tensors/norm_kernels.h"

@@ -1,9 +1,9 @@
 // GroupNorm with optional scale/shift and SiLU as one differentiable operation.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,12 +1,11 @@
 // Draws without state: a number is a function of (seed, stream, step, global sample index, element). Law 1.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <span>
 
 #include "common/philox.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -1,5 +1,8 @@
 #include "worker/tensors/recompute.h"
 
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
 #include <utility>
 
 namespace onestep {

@@ -1,10 +1,10 @@
 // Activation checkpointing: a piece of a network that keeps its inputs only, and computes the rest again in the backward pass.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <functional>
 #include <vector>
+
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

@@ -2,6 +2,11 @@
 // collapses to the nearer mode, real and fake score cover one mode, with regression pairs both are covered.
 // Settings were designed on seeds 0-9 in tools/golden/toy_two_modes.py; these tests use others.
 #include <gtest/gtest.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/utils/clip_grad.h>
+#include <torch/optim/adam.h>
 
 #include <cmath>
 

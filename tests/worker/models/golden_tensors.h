@@ -1,12 +1,11 @@
 // Golden tensors of a safetensors file as torch tensors, and the distance by which they are judged.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstring>
 #include <string>
 
 #include "common/safetensors_file.h"
+#include "worker/tensors/torch.h"
 
 namespace onestep {
 

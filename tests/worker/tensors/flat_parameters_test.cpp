@@ -1,6 +1,7 @@
 #include "worker/tensors/flat_parameters.h"
 
 #include <gtest/gtest.h>
+#include <torch/nn/modules/linear.h>
 
 #include "common/durable_file.h"
 #include "common/error.h"

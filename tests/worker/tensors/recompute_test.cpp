@@ -1,6 +1,7 @@
 #include "worker/tensors/recompute.h"
 
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
 namespace onestep {
 namespace {
