@@ -141,8 +141,11 @@ parallel_jobs() {
   echo "$jobs"
 }
 
+# A new build folder compiles several files as one; one that is there keeps what it was configured with.
 configure() {
-  cmake -G Ninja -S "$root" -B "$build" -DONESTEP_TORCH_ROOT="$torch_folder" || return 1
+  local options=(-DONESTEP_TORCH_ROOT="$torch_folder")
+  [ -f "$build/CMakeCache.txt" ] || options+=(-DONESTEP_UNITY=ON)
+  cmake -G Ninja -S "$root" -B "$build" "${options[@]}" || return 1
   grep -q '^ONESTEP_TESTS:BOOL=ON' "$build/CMakeCache.txt"
 }
 

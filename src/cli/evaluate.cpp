@@ -19,7 +19,7 @@ namespace {
 constexpr const char* kDetectorVariable = "ONESTEP_INCEPTION";
 constexpr std::int64_t kAll = std::int64_t{1} << 40;
 
-std::string absolute(const std::string& path) {
+std::string absolute_or_empty(const std::string& path) {
   return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string();
 }
 
@@ -42,7 +42,7 @@ void check_inputs(const EvaluateOptions& options) {
   if (!std::filesystem::is_regular_file(detector)) {
     throw Error(ErrorCode::kNotFound, "--detector " + detector + ": expected a .safetensors file, found none");
   }
-  const std::string folder = std::filesystem::path(absolute(options.save)).parent_path().string();
+  const std::string folder = std::filesystem::path(absolute_or_empty(options.save)).parent_path().string();
   if (!options.save.empty() && !std::filesystem::is_directory(folder)) {
     throw Error(ErrorCode::kNotFound, "--save " + options.save + ": the folder " + folder + " does not exist");
   }
@@ -63,17 +63,17 @@ std::string evaluate_spec_text(const EvaluateOptions& options, const std::string
   nlohmann::json spec = {{"name", "evaluate"},
                          {"kind", "evaluate"},
                          {"source", "images"},
-                         {"images", absolute(options.images)},
-                         {"detector", absolute(detector_of(options))},
+                         {"images", absolute_or_empty(options.images)},
+                         {"detector", absolute_or_empty(detector_of(options))},
                          {"resize", options.resize},
                          {"lanczos", options.lanczos},
                          {"metrics", options.metrics},
                          {"count", options.count > 0 ? options.count : kAll},
                          {"output", run_folder}};
   if (options.reference.ends_with(".npz")) {
-    spec["reference"] = absolute(options.reference);
+    spec["reference"] = absolute_or_empty(options.reference);
   } else if (!options.reference.empty()) {
-    spec["dataset"] = {{"path", absolute(options.reference)}};
+    spec["dataset"] = {{"path", absolute_or_empty(options.reference)}};
   }
   parse_job_spec(spec, run_folder, "onestep evaluate");
   return spec.dump(2) + "\n";
@@ -89,7 +89,7 @@ int evaluate_images(const EvaluateOptions& options) {
   if (run.exit_status != 0) return run.exit_status;
   const std::optional<JobOutcome> outcome = read_outcome(outcome_file(run_folder));
   if (!outcome) throw Error(ErrorCode::kInternal, worker + ": expected " + outcome_file(run_folder) + ", found none");
-  if (!options.save.empty()) write_file_durably(absolute(options.save), read_file(run_folder + "/statistics.npz"));
+  if (!options.save.empty()) write_file_durably(absolute_or_empty(options.save), read_file(run_folder + "/statistics.npz"));
   if (options.json) {
     std::cout << outcome->result.dump() << "\n";
   } else {

@@ -18,9 +18,9 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kFileEnd = ".safetensors";
-constexpr std::size_t kMaxShown = 20;  // problems listed by name
+constexpr std::size_t kMaxProblemsShown = 20;  // problems listed by name
 
-std::string shown(const json& value) {
+std::string shown_json(const json& value) {
   std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
   return text.size() > 80 ? text.substr(0, 80) + "..." : text;
 }
@@ -66,22 +66,22 @@ std::map<std::string, std::string> read_weight_map(const std::string& index_path
     throw Error(ErrorCode::kCorrupt, error.what());
   }
   if (!document.is_object() || !document.contains("weight_map")) {
-    fail("expected an object with a weight_map, found " + shown(document));
+    fail("expected an object with a weight_map, found " + shown_json(document));
   }
   for (const auto& [key, value] : document.items()) {
     if (key != "weight_map" && key != "metadata") {
-      fail("/" + key + ": expected weight_map and metadata alone, found " + shown(value));
+      fail("/" + key + ": expected weight_map and metadata alone, found " + shown_json(value));
     }
   }
   const json& list = document["weight_map"];
   if (!list.is_object() || list.empty())
-    fail("/weight_map: expected tensors and their files, found " + shown(list));
+    fail("/weight_map: expected tensors and their files, found " + shown_json(list));
   std::map<std::string, std::string> weight_map;
   for (const auto& [name, file] : list.items()) {
     const std::string text = file.is_string() ? file.get<std::string>() : "";
     if (!is_plain_file_name(text) || !text.ends_with(kFileEnd)) {
       fail("/weight_map/" + name +
-           ": expected the name of a .safetensors file in this folder, found " + shown(file));
+           ": expected the name of a .safetensors file in this folder, found " + shown_json(file));
     }
     weight_map[name] = text;
   }
@@ -107,10 +107,10 @@ TensorFiles::TensorFiles(const std::string& path) : path_(path), sharded_(path.e
   if (const auto problems = disagreements(weight_map, shards); !problems.empty()) {
     std::string message =
         path + ": " + std::to_string(problems.size()) + " tensors differ between index and shards";
-    for (std::size_t i = 0; i < std::min(problems.size(), kMaxShown); ++i)
+    for (std::size_t i = 0; i < std::min(problems.size(), kMaxProblemsShown); ++i)
       message += "\n  " + problems[i];
-    if (problems.size() > kMaxShown)
-      message += "\n  and " + std::to_string(problems.size() - kMaxShown) + " more";
+    if (problems.size() > kMaxProblemsShown)
+      message += "\n  and " + std::to_string(problems.size() - kMaxProblemsShown) + " more";
     throw Error(ErrorCode::kMismatch, message);
   }
   for (const SafetensorsFile& file : files_) {

@@ -15,7 +15,7 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kSealKey = "manifest_sha256";
-constexpr std::size_t kMaxShown = 120;
+constexpr std::size_t kMaxSealedShown = 120;
 
 std::string canonical_text(const json& document) {
   try {
@@ -26,9 +26,9 @@ std::string canonical_text(const json& document) {
   }
 }
 
-std::string shown(const json& value) {
+std::string shown_sealed(const json& value) {
   std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  if (text.size() > kMaxShown) text = text.substr(0, kMaxShown) + "...";
+  if (text.size() > kMaxSealedShown) text = text.substr(0, kMaxSealedShown) + "...";
   return text;
 }
 
@@ -77,7 +77,7 @@ StrictObject::StrictObject(const json& object, std::string where, std::string po
     : object_(&object), where_(std::move(where)), pointer_(std::move(pointer)) {
   if (!object.is_object()) {
     throw Error(ErrorCode::kCorrupt, where_ + ": " + (pointer_.empty() ? "/" : pointer_) +
-                                         ": expected an object, found " + shown(object));
+                                         ": expected an object, found " + shown_sealed(object));
   }
 }
 
@@ -94,13 +94,13 @@ const json& StrictObject::any(const char* key) {
 
 const json& StrictObject::object(const char* key) {
   const json& value = any(key);
-  if (!value.is_object()) fail(key, "expected an object, found " + shown(value));
+  if (!value.is_object()) fail(key, "expected an object, found " + shown_sealed(value));
   return value;
 }
 
 const json& StrictObject::array(const char* key) {
   const json& value = any(key);
-  if (!value.is_array()) fail(key, "expected an array, found " + shown(value));
+  if (!value.is_array()) fail(key, "expected an array, found " + shown_sealed(value));
   return value;
 }
 
@@ -111,7 +111,7 @@ std::int64_t StrictObject::integer(const char* key, std::int64_t min) {
                               static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())
                         : value.is_number_integer();
   if (!fits || value.get<std::int64_t>() < min) {
-    fail(key, "expected an integer >= " + std::to_string(min) + ", found " + shown(value));
+    fail(key, "expected an integer >= " + std::to_string(min) + ", found " + shown_sealed(value));
   }
   return value.get<std::int64_t>();
 }
@@ -121,14 +121,14 @@ std::uint64_t StrictObject::natural(const char* key) {
   // A document built in memory may hold a non-negative number as a signed one.
   if (!value.is_number_integer() ||
       (!value.is_number_unsigned() && value.get<std::int64_t>() < 0)) {
-    fail(key, "expected an integer >= 0, found " + shown(value));
+    fail(key, "expected an integer >= 0, found " + shown_sealed(value));
   }
   return value.get<std::uint64_t>();
 }
 
 std::string StrictObject::text(const char* key) {
   const json& value = any(key);
-  if (!value.is_string()) fail(key, "expected a text, found " + shown(value));
+  if (!value.is_string()) fail(key, "expected a text, found " + shown_sealed(value));
   return value.get<std::string>();
 }
 
@@ -146,13 +146,13 @@ void StrictObject::require_text(const char* key, const std::string& expected) {
 void StrictObject::require_integer(const char* key, std::int64_t expected) {
   const json& value = any(key);
   if (!value.is_number_integer() || value != json(expected)) {
-    fail(key, "expected " + std::to_string(expected) + ", found " + shown(value));
+    fail(key, "expected " + std::to_string(expected) + ", found " + shown_sealed(value));
   }
 }
 
 void StrictObject::finish() {
   for (const auto& [key, value] : object_->items()) {
-    if (!known_.contains(key)) fail(key, "expected no such field, found " + shown(value));
+    if (!known_.contains(key)) fail(key, "expected no such field, found " + shown_sealed(value));
   }
 }
 

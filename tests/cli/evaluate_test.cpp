@@ -16,8 +16,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 EvaluateSpec spec_of(const EvaluateOptions& options) {
-  const auto json = nlohmann::json::parse(evaluate_spec_text(options, "/tmp/run"));
-  return std::get<EvaluateSpec>(parse_job_spec(json, "/", "test").options);
+  const auto spec = nlohmann::json::parse(evaluate_spec_text(options, "/tmp/run"));
+  return std::get<EvaluateSpec>(parse_job_spec(spec, "/", "test").options);
 }
 
 EvaluateOptions some_options() {

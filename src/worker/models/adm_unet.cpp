@@ -8,7 +8,7 @@
 namespace onestep {
 namespace {
 
-constexpr double kGroupNormEpsilon = 1e-5;
+constexpr double kAdmNormEpsilon = 1e-5;
 
 }  // namespace
 
@@ -33,7 +33,7 @@ AdmUnetImpl::AdmUnetImpl(const NetworkSpec& spec) : spec_(spec) {
   auto dec = register_module("dec", std::make_shared<torch::nn::Module>());
   UnetBlockOptions options;
   options.emb_channels = emb;
-  options.epsilon = kGroupNormEpsilon;
+  options.epsilon = kAdmNormEpsilon;
   const auto heads = [&spec](bool attention, std::int64_t channels) {
     return attention ? channels / spec.channels_per_head : 0;
   };
@@ -93,7 +93,7 @@ AdmUnetImpl::AdmUnetImpl(const NetworkSpec& spec) : spec_(spec) {
       add_decoder(entry_name(resolution, "block" + std::to_string(n)), true);
     }
   }
-  out_norm = register_module("out_norm", group_norm(channels, kGroupNormEpsilon));
+  out_norm = register_module("out_norm", group_norm(channels, kAdmNormEpsilon));
   out_conv = register_module("out_conv", unet_conv(channels, output_channels(spec) * unshuffle * unshuffle, 3));
 }
 

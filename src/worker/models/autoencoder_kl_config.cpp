@@ -7,9 +7,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kMaxSize = 1 << 20;
+constexpr std::int64_t kMaxKlSize = 1 << 20;
 
-const std::vector<FixedKey> kFixedKeys = {
+const std::vector<FixedKey> kFixedKlKeys = {
     {"_class_name", R"(["AutoencoderKL"])"},
     {"act_fn", R"(["silu"])"},
     {"latents_mean", "[null]"},
@@ -33,17 +33,17 @@ AutoencoderKlConfig autoencoder_kl_config_from_json(const json& document, const 
   ConfigReader reader(document, "");
   AutoencoderKlConfig config;
   if (document.is_object()) {
-    check_fixed_keys(reader, document, kFixedKeys);
+    check_fixed_keys(reader, document, kFixedKlKeys);
     know_harmless_keys(reader, document, {"force_upcast"});  // whether a pipeline in fp16 decodes in fp32
     require_keys(reader, {"_class_name", "block_out_channels", "layers_per_block"});
   }
-  config.sample_size = reader.integer("sample_size", config.sample_size, 1, kMaxSize);
-  config.in_channels = reader.integer("in_channels", config.in_channels, 1, kMaxSize);
-  config.out_channels = reader.integer("out_channels", config.out_channels, 1, kMaxSize);
-  config.latent_channels = reader.integer("latent_channels", config.latent_channels, 1, kMaxSize);
-  config.block_out_channels = reader.integers("block_out_channels", config.block_out_channels, 1, kMaxSize);
+  config.sample_size = reader.integer("sample_size", config.sample_size, 1, kMaxKlSize);
+  config.in_channels = reader.integer("in_channels", config.in_channels, 1, kMaxKlSize);
+  config.out_channels = reader.integer("out_channels", config.out_channels, 1, kMaxKlSize);
+  config.latent_channels = reader.integer("latent_channels", config.latent_channels, 1, kMaxKlSize);
+  config.block_out_channels = reader.integers("block_out_channels", config.block_out_channels, 1, kMaxKlSize);
   config.layers_per_block = reader.integer("layers_per_block", config.layers_per_block, 1, 64);
-  config.norm_num_groups = reader.integer("norm_num_groups", config.norm_num_groups, 1, kMaxSize);
+  config.norm_num_groups = reader.integer("norm_num_groups", config.norm_num_groups, 1, kMaxKlSize);
   config.scaling_factor = reader.number("scaling_factor", config.scaling_factor, 1e-6, 1e6);
   if (config.block_out_channels.empty()) reader.violation("block_out_channels", "expected one level or more, found none");
   for (const std::int64_t channels : config.block_out_channels) {

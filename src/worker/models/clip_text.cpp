@@ -8,9 +8,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kMaxSize = 1 << 20;
+constexpr std::int64_t kMaxTextSize = 1 << 20;
 
-const std::vector<FixedKey> kFixedKeys = {
+const std::vector<FixedKey> kFixedTextKeys = {
     {"model_type", R"(["clip_text_model"])"},
     {"architectures", R"([["CLIPTextModel"], null])"},
     {"attention_dropout", "[0.0]"},
@@ -30,17 +30,17 @@ ClipTextConfig clip_text_config_from_json(const json& document, const std::strin
   ConfigReader reader(document, "");
   ClipTextConfig config;
   if (document.is_object()) {
-    check_fixed_keys(reader, document, kFixedKeys);
+    check_fixed_keys(reader, document, kFixedTextKeys);
     know_harmless_keys(reader, document, kHarmlessKeys);
     require_keys(reader, {"model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"});
   }
-  config.vocab_size = reader.integer("vocab_size", config.vocab_size, 1, kMaxSize);
-  config.max_position_embeddings = reader.integer("max_position_embeddings", config.max_position_embeddings, 1, kMaxSize);
-  config.hidden_size = reader.integer("hidden_size", config.hidden_size, 1, kMaxSize);
-  config.intermediate_size = reader.integer("intermediate_size", config.intermediate_size, 1, kMaxSize);
+  config.vocab_size = reader.integer("vocab_size", config.vocab_size, 1, kMaxTextSize);
+  config.max_position_embeddings = reader.integer("max_position_embeddings", config.max_position_embeddings, 1, kMaxTextSize);
+  config.hidden_size = reader.integer("hidden_size", config.hidden_size, 1, kMaxTextSize);
+  config.intermediate_size = reader.integer("intermediate_size", config.intermediate_size, 1, kMaxTextSize);
   config.num_hidden_layers = reader.integer("num_hidden_layers", config.num_hidden_layers, 1, 1024);
-  config.num_attention_heads = reader.integer("num_attention_heads", config.num_attention_heads, 1, kMaxSize);
-  config.projection_dim = reader.integer("projection_dim", config.projection_dim, 1, kMaxSize);
+  config.num_attention_heads = reader.integer("num_attention_heads", config.num_attention_heads, 1, kMaxTextSize);
+  config.projection_dim = reader.integer("projection_dim", config.projection_dim, 1, kMaxTextSize);
   config.hidden_act = reader.choice("hidden_act", config.hidden_act, {"quick_gelu", "gelu"});
   config.layer_norm_eps = reader.number("layer_norm_eps", config.layer_norm_eps, 0, 1);
   if (config.hidden_size % config.num_attention_heads != 0) {

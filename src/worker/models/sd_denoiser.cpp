@@ -8,7 +8,7 @@ namespace {
 
 using nlohmann::json;
 
-const std::vector<FixedKey> kFixedKeys = {
+const std::vector<FixedKey> kFixedScheduleKeys = {
     {"beta_schedule", R"(["scaled_linear"])"},
     {"trained_betas", "[null]"},
     {"rescale_betas_zero_snr", "[false]"},
@@ -29,7 +29,7 @@ SdScheduleConfig sd_schedule_config_from_json(const json& document, const std::s
   ConfigReader reader(document, "");
   SdScheduleConfig config;
   if (document.is_object()) {
-    check_fixed_keys(reader, document, kFixedKeys);
+    check_fixed_keys(reader, document, kFixedScheduleKeys);
     know_harmless_keys(reader, document, kSamplerKeys);
     require_keys(reader, {"_class_name", "beta_schedule", "beta_start", "beta_end"});
   }

@@ -4,7 +4,7 @@ namespace onestep {
 namespace {
 
 constexpr double kLayerNormEpsilon = 1e-5;
-constexpr double kGroupNormEpsilon = 1e-6;  // the resnets around it use 1e-5
+constexpr double kTransformerNormEpsilon = 1e-6;  // the resnets around it use 1e-5
 constexpr std::int64_t kFeedForwardFactor = 4;
 
 }  // namespace
@@ -13,7 +13,7 @@ SdAttentionImpl::SdAttentionImpl(const SdAttentionOptions& options, const torch:
     : heads_(options.heads) {
   if (options.norm_groups > 0) {
     group_norm = register_module(
-        "group_norm", RawGroupNorm(options.norm_groups, options.channels, kGroupNormEpsilon, tensors));
+        "group_norm", RawGroupNorm(options.norm_groups, options.channels, kTransformerNormEpsilon, tensors));
   }
   const auto make = [&](const char* name, std::int64_t in) {
     return register_module(name, RawLinear(in, options.channels, options.qkv_bias, tensors));
@@ -75,7 +75,7 @@ torch::Tensor SdTransformerBlockImpl::forward(torch::Tensor x, const torch::Tens
 
 SdTransformerImpl::SdTransformerImpl(const SdTransformerOptions& options, const torch::TensorOptions& tensors) {
   const std::int64_t channels = options.channels;
-  norm = register_module("norm", RawGroupNorm(options.groups, channels, kGroupNormEpsilon, tensors));
+  norm = register_module("norm", RawGroupNorm(options.groups, channels, kTransformerNormEpsilon, tensors));
   const auto project = [&](const char* name, RawLinear& linear, RawConv2d& convolution) {
     if (options.linear_projection) {
       linear = register_module(name, RawLinear(channels, channels, true, tensors));

@@ -9,10 +9,10 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kMaxSize = 1 << 20;
+constexpr std::int64_t kMaxUnetSize = 1 << 20;
 
 // Options of the class that only other networks set.
-const std::vector<FixedKey> kFixedKeys = {
+const std::vector<FixedKey> kFixedUnetKeys = {
     {"_class_name", R"(["UNet2DConditionModel"])"},
     {"act_fn", R"(["silu"])"},
     {"addition_embed_type", "[null]"},
@@ -96,24 +96,24 @@ SdUnetConfig sd_unet_config_from_json(const json& document, const std::string& w
   ConfigReader reader(document, "");
   SdUnetConfig config;
   if (document.is_object()) {
-    check_fixed_keys(reader, document, kFixedKeys);
+    check_fixed_keys(reader, document, kFixedUnetKeys);
     know_harmless_keys(reader, document, {"addition_embed_type_num_heads"});
     require_keys(reader, {"_class_name"});
   }
-  config.sample_size = reader.required_integer("sample_size", 1, kMaxSize);
-  config.in_channels = reader.integer("in_channels", config.in_channels, 1, kMaxSize);
-  config.out_channels = reader.integer("out_channels", config.out_channels, 1, kMaxSize);
-  config.block_out_channels = reader.integers("block_out_channels", config.block_out_channels, 1, kMaxSize);
+  config.sample_size = reader.required_integer("sample_size", 1, kMaxUnetSize);
+  config.in_channels = reader.integer("in_channels", config.in_channels, 1, kMaxUnetSize);
+  config.out_channels = reader.integer("out_channels", config.out_channels, 1, kMaxUnetSize);
+  config.block_out_channels = reader.integers("block_out_channels", config.block_out_channels, 1, kMaxUnetSize);
   config.layers_per_block = reader.integer("layers_per_block", config.layers_per_block, 1, 64);
-  config.cross_attention_dim = reader.required_integer("cross_attention_dim", 1, kMaxSize);
-  config.norm_num_groups = reader.integer("norm_num_groups", config.norm_num_groups, 1, kMaxSize);
+  config.cross_attention_dim = reader.required_integer("cross_attention_dim", 1, kMaxUnetSize);
+  config.norm_num_groups = reader.integer("norm_num_groups", config.norm_num_groups, 1, kMaxUnetSize);
   config.norm_eps = reader.number("norm_eps", config.norm_eps, 0, 1);
   config.use_linear_projection = reader.boolean("use_linear_projection", config.use_linear_projection);
   config.upcast_attention = reader.boolean("upcast_attention", config.upcast_attention);
   const std::size_t levels = config.block_out_channels.size();
   const bool list = document.is_object() && document.contains("attention_head_dim") && document["attention_head_dim"].is_array();
-  config.num_heads = list ? reader.integers("attention_head_dim", config.num_heads, 1, kMaxSize)
-                          : std::vector<std::int64_t>(levels, reader.integer("attention_head_dim", 8, 1, kMaxSize));
+  config.num_heads = list ? reader.integers("attention_head_dim", config.num_heads, 1, kMaxUnetSize)
+                          : std::vector<std::int64_t>(levels, reader.integer("attention_head_dim", 8, 1, kMaxUnetSize));
   config.down_attention = attention_of(reader, "down_block_types", "CrossAttnDownBlock2D", "DownBlock2D", config.down_attention);
   config.up_attention = attention_of(reader, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D", config.up_attention);
   check_together(reader, config);

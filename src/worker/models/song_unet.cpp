@@ -8,7 +8,7 @@
 namespace onestep {
 namespace {
 
-constexpr double kGroupNormEpsilon = 1e-6;
+constexpr double kSongNormEpsilon = 1e-6;
 
 RawLinear linear(std::int64_t in, std::int64_t out, bool bias) {
   return RawLinear(in, out, bias, torch::kFloat32);
@@ -40,7 +40,7 @@ SongUnetImpl::SongUnetImpl(const NetworkSpec& spec) : spec_(spec) {
   block_.adaptive_scale = false;
   block_.always_project_resampled = true;
   block_.skip_scale = std::sqrt(0.5);
-  block_.epsilon = kGroupNormEpsilon;
+  block_.epsilon = kSongNormEpsilon;
   std::vector<std::int64_t> skip_channels;
   build_encoder(skip_channels);
   build_decoder(std::move(skip_channels));
@@ -118,7 +118,7 @@ void SongUnetImpl::build_decoder(std::vector<std::int64_t> skip_channels) {
       add(entry_name(resolution, "block" + std::to_string(n)), options);
     }
     if (level == 0) {
-      aux_norm_ = dec->register_module(entry_name(resolution, "aux_norm"), group_norm(channels, kGroupNormEpsilon));
+      aux_norm_ = dec->register_module(entry_name(resolution, "aux_norm"), group_norm(channels, kSongNormEpsilon));
       aux_conv_ = dec->register_module(entry_name(resolution, "aux_conv"), unet_conv(channels, output_channels(spec_), 3));
     }
   }

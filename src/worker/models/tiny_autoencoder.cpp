@@ -9,9 +9,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kMaxSize = 1 << 20;
+constexpr std::int64_t kMaxTinySize = 1 << 20;
 
-const std::vector<FixedKey> kFixedKeys = {
+const std::vector<FixedKey> kFixedTinyKeys = {
     {"_class_name", R"(["AutoencoderTiny"])"}, {"act_fn", R"(["relu"])"},
     {"upsample_fn", R"(["nearest"])"},         {"upsampling_scaling_factor", "[2]"},
     {"shift_factor", "[0.0, null]"},
@@ -39,18 +39,18 @@ TinyAutoencoderConfig tiny_autoencoder_config_from_json(const json& document, co
   ConfigReader reader(document, "");
   TinyAutoencoderConfig config;
   if (document.is_object()) {
-    check_fixed_keys(reader, document, kFixedKeys);
+    check_fixed_keys(reader, document, kFixedTinyKeys);
     // block_out_channels repeats the decoder's; latent_magnitude and latent_shift serve storing latents as bytes.
     know_harmless_keys(reader, document, {"block_out_channels", "force_upcast", "latent_magnitude", "latent_shift"});
     require_keys(reader, {"_class_name"});
   }
-  config.in_channels = reader.integer("in_channels", config.in_channels, 1, kMaxSize);
-  config.out_channels = reader.integer("out_channels", config.out_channels, 1, kMaxSize);
-  config.latent_channels = reader.integer("latent_channels", config.latent_channels, 1, kMaxSize);
+  config.in_channels = reader.integer("in_channels", config.in_channels, 1, kMaxTinySize);
+  config.out_channels = reader.integer("out_channels", config.out_channels, 1, kMaxTinySize);
+  config.latent_channels = reader.integer("latent_channels", config.latent_channels, 1, kMaxTinySize);
   config.encoder_block_out_channels =
-      reader.integers("encoder_block_out_channels", config.encoder_block_out_channels, 1, kMaxSize);
+      reader.integers("encoder_block_out_channels", config.encoder_block_out_channels, 1, kMaxTinySize);
   config.decoder_block_out_channels =
-      reader.integers("decoder_block_out_channels", config.decoder_block_out_channels, 1, kMaxSize);
+      reader.integers("decoder_block_out_channels", config.decoder_block_out_channels, 1, kMaxTinySize);
   config.num_encoder_blocks = reader.integers("num_encoder_blocks", config.num_encoder_blocks, 0, 64);
   config.num_decoder_blocks = reader.integers("num_decoder_blocks", config.num_decoder_blocks, 0, 64);
   config.scaling_factor = reader.number("scaling_factor", config.scaling_factor, 1e-6, 1e6);

@@ -11,7 +11,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-const KeyedWeights& weights() {
+const KeyedWeights& lpips_weights() {
   static const KeyedWeights kWeights(lpips_tensors());
   return kWeights;
 }
@@ -31,7 +31,7 @@ TEST_P(LpipsGolden, DistanceAndGradientAreThePackages) {
   LpipsSpec options;
   options.resize = GetParam().resize;
   options.pooling = GetParam().pooling;
-  const VggLpips lpips(weights().views, "keyed", options);
+  const VggLpips lpips(lpips_weights().views, "keyed", options);
   auto x = golden_tensor(golden, "x").requires_grad_(true);
   const auto distance = lpips(x, golden_tensor(golden, "y"));
   const std::string name = GetParam().name;
@@ -47,7 +47,7 @@ INSTANTIATE_TEST_SUITE_P(Packages, LpipsGolden,
 TEST(Lpips, At224IsPiqs) {
   const SafetensorsFile golden(ONESTEP_SOURCE_DIR "/tests/golden/lpips.safetensors");
   torch::NoGradGuard no_grad;
-  const VggLpips lpips(weights().views, "keyed", {});
+  const VggLpips lpips(lpips_weights().views, "keyed", {});
   EXPECT_LT(relative_difference(lpips(golden_tensor(golden, "x"), golden_tensor(golden, "y")), golden_tensor(golden, "piq_224.distance")),
             1e-5);
 }
@@ -70,7 +70,7 @@ TEST(Lpips, HasThePublishedParameters) {
 }
 
 TEST(Lpips, EqualPicturesAreAtDistanceZeroWithAFiniteGradient) {
-  const VggLpips lpips(weights().views, "keyed", as_they_are());
+  const VggLpips lpips(lpips_weights().views, "keyed", as_they_are());
   auto x = torch::full({1, 3, 16, 16}, -1.0f).requires_grad_(true);
   const auto distance = lpips(x, x.detach());
   EXPECT_EQ(distance.item<float>(), 0);
@@ -92,30 +92,30 @@ TEST(Lpips, DeadFeaturesGiveAFiniteGradient) {
 
 TEST(Lpips, TakesTheNamesOfThePackage) {
   KeyedWeights theirs({});
-  for (std::size_t i = 0; i < weights().views.size(); ++i) {
-    std::string name = weights().views[i].name;
+  for (std::size_t i = 0; i < lpips_weights().views.size(); ++i) {
+    std::string name = lpips_weights().views[i].name;
     if (name.starts_with("features.")) {
       const int index = std::stoi(name.substr(9));
       const int slice = index < 4 ? 1 : index < 9 ? 2 : index < 16 ? 3 : index < 23 ? 4 : 5;
       name = "net.slice" + std::to_string(slice) + "." + name.substr(9);
     }
-    theirs.add(name, weights().tensors[i]);
+    theirs.add(name, lpips_weights().tensors[i]);
   }
   theirs.add("lins.0.model.1.weight", torch::zeros({1, 64, 1, 1}));
   theirs.add("scaling_layer.shift", torch::zeros({1, 3, 1, 1}));
   const auto x = torch::rand({1, 3, 16, 16}), y = torch::rand({1, 3, 16, 16});
   EXPECT_TRUE(torch::equal(VggLpips(theirs.views, "theirs", as_they_are())(x, y),
-                           VggLpips(weights().views, "ours", as_they_are())(x, y)));
+                           VggLpips(lpips_weights().views, "ours", as_they_are())(x, y)));
 }
 
 TEST(Lpips, RefusesWhatDoesNotFit) {
-  std::vector<TensorView> views = weights().views;
+  std::vector<TensorView> views = lpips_weights().views;
   views.pop_back();
   const auto error = error_of([&] { VggLpips(views, "trunk.safetensors", {}); });
   ASSERT_TRUE(error);
   EXPECT_THAT(error->message, HasSubstr("trunk.safetensors: 1 tensors"));
   EXPECT_THAT(error->message, HasSubstr("lin4.model.1.weight: missing, expected F32 [1, 512, 1, 1]"));
-  const VggLpips lpips(weights().views, "keyed", as_they_are());
+  const VggLpips lpips(lpips_weights().views, "keyed", as_they_are());
   EXPECT_TRUE(error_of([&] { static_cast<void>(lpips(torch::zeros({1, 1, 32, 32}), torch::zeros({1, 1, 32, 32}))); }));
   EXPECT_TRUE(error_of([&] { static_cast<void>(lpips(torch::zeros({1, 3, 32, 32}), torch::zeros({2, 3, 32, 32}))); }));
   EXPECT_TRUE(error_of([&] { static_cast<void>(lpips(torch::zeros({1, 3, 8, 8}), torch::zeros({1, 3, 8, 8}))); }));

@@ -13,9 +13,9 @@ namespace onestep {
 namespace {
 
 // raw(x, t) = 0.9 x + 0.1 sin(3 x) + 0.2 cos(t / 200), read as epsilon or as v: the golden file's network.
-class ClosedForm final : public Denoiser {
+class ClosedFormSteps final : public Denoiser {
  public:
-  explicit ClosedForm(Prediction prediction) : prediction_(prediction) {}
+  explicit ClosedFormSteps(Prediction prediction) : prediction_(prediction) {}
   torch::Tensor denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition&) override {
     timesteps.push_back(t[0].item<std::int64_t>());
     EXPECT_EQ(x_t.scalar_type(), torch::kFloat32);
@@ -37,18 +37,18 @@ class ClosedForm final : public Denoiser {
   torch::nn::Module module_;
 };
 
-nlohmann::json golden() {
+nlohmann::json golden_steps() {
   std::ifstream file(ONESTEP_SOURCE_DIR "/tests/golden/discrete_samplers.json");
   return nlohmann::json::parse(file);
 }
 
 TEST(DiscreteSamplers, FollowTheTrajectoriesOfDiffusers) {
-  for (const auto& json : golden().at("trajectories")) {
+  for (const auto& json : golden_steps().at("trajectories")) {
     SamplerSpec spec;
     spec.kind = json.at("kind");
     spec.steps = json.at("steps");
     spec.set_alpha_to_one = json.at("set_alpha_to_one");
-    ClosedForm denoiser(json.at("prediction") == "epsilon" ? Prediction::kEpsilon : Prediction::kV);
+    ClosedFormSteps denoiser(json.at("prediction") == "epsilon" ? Prediction::kEpsilon : Prediction::kV);
     const auto noise = torch::tensor(json.at("start").get<std::vector<float>>()).view({-1, 1, 1, 1});
     const auto images = sample(denoiser, spec, noise, {});
     EXPECT_EQ(denoiser.timesteps, json.at("timesteps").get<std::vector<std::int64_t>>());
@@ -60,7 +60,7 @@ TEST(DiscreteSamplers, FollowTheTrajectoriesOfDiffusers) {
 }
 
 TEST(DiscreteSamplers, OneStepTakesItsTimestep) {
-  ClosedForm denoiser(Prediction::kEpsilon);
+  ClosedFormSteps denoiser(Prediction::kEpsilon);
   SamplerSpec spec;
   spec.kind = "one_step";
   const auto noise = torch::full({2, 1, 1, 1}, 0.5f);
@@ -74,7 +74,7 @@ TEST(DiscreteSamplers, OneStepTakesItsTimestep) {
 }
 
 TEST(DiscreteSamplers, RefuseWhatDoesNotSuitThem) {
-  ClosedForm denoiser(Prediction::kEpsilon);
+  ClosedFormSteps denoiser(Prediction::kEpsilon);
   const auto refused = [&](SamplerSpec spec) {
     const auto error = error_of([&] { sample(denoiser, spec, torch::zeros({1, 1, 1, 1}), {}); });
     return error && error->code == ErrorCode::kConfig ? error->message : "";

@@ -13,9 +13,9 @@ namespace onestep {
 namespace {
 
 // D(x; sigma) = 0.3 x / (1 + sigma^2) + 0.1.
-class ClosedForm final : public Denoiser {
+class ClosedFormSigma final : public Denoiser {
  public:
-  explicit ClosedForm(NoiseLevels levels = {}) : schedule_(0.5, 7.0, std::move(levels)) {}
+  explicit ClosedFormSigma(NoiseLevels levels = {}) : schedule_(0.5, 7.0, std::move(levels)) {}
   torch::Tensor denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition&) override {
     ++calls;
     sigmas.push_back(t[0].item<double>());
@@ -35,7 +35,7 @@ class ClosedForm final : public Denoiser {
   torch::nn::Module module_;
 };
 
-nlohmann::json golden() {
+nlohmann::json golden_sigmas() {
   std::ifstream file(ONESTEP_SOURCE_DIR "/tests/golden/sigma_samplers.json");
   return nlohmann::json::parse(file);
 }
@@ -56,9 +56,9 @@ torch::Tensor noise_of(const nlohmann::json& json) {
 }
 
 TEST(SigmaSamplers, FollowTheGoldenTrajectories) {
-  for (const auto& json : golden().at("trajectories")) {
+  for (const auto& json : golden_sigmas().at("trajectories")) {
     const SamplerSpec spec = spec_of(json);
-    ClosedForm denoiser;
+    ClosedFormSigma denoiser;
     SampleOptions options;
     options.rows = SampleRows{json.at("seed"), json.at("first_row")};
     const auto noise = noise_of(json);
@@ -76,9 +76,9 @@ TEST(SigmaSamplers, FollowTheGoldenTrajectories) {
 
 // The noise belongs to the rows, not to the batch.
 TEST(SigmaSamplers, NoiseOfARowDoesNotDependOnTheBatch) {
-  const auto json = golden().at("trajectories")[1];
+  const auto json = golden_sigmas().at("trajectories")[1];
   const SamplerSpec spec = spec_of(json);
-  ClosedForm denoiser;
+  ClosedFormSigma denoiser;
   const auto noise = noise_of(json);
   const auto part = [&](std::int64_t first, std::int64_t count) {
     SampleOptions options;
@@ -91,7 +91,7 @@ TEST(SigmaSamplers, NoiseOfARowDoesNotDependOnTheBatch) {
 // A network with levels (iDDPM) is only ever asked at these.
 TEST(SigmaSamplers, StepsGoToTheNetworksLevels) {
   NoiseLevels levels{0.001, 100, {100, 50, 20, 10, 5, 2, 1, 0.5, 0.1, 0.001}};
-  ClosedForm denoiser(levels);
+  ClosedFormSigma denoiser(levels);
   SamplerSpec spec;
   spec.kind = "euler";
   spec.steps = 4;
@@ -112,14 +112,14 @@ TEST(SigmaSamplers, RefuseWhatDoesNotSuitThem) {
   };
   SamplerSpec spec;
   spec.S_churn = 40;
-  EXPECT_THAT(refused(spec, ClosedForm()), testing::HasSubstr("expected the rows' seed and indices"));
+  EXPECT_THAT(refused(spec, ClosedFormSigma()), testing::HasSubstr("expected the rows' seed and indices"));
   spec = {};
   spec.S_churn = -1;
-  EXPECT_THAT(refused(spec, ClosedForm()), testing::HasSubstr("S_churn >= 0"));
+  EXPECT_THAT(refused(spec, ClosedFormSigma()), testing::HasSubstr("S_churn >= 0"));
   spec = {};
-  EXPECT_THAT(refused(spec, ClosedForm({0.02, 100, {}})), testing::HasSubstr("0.020000 to 100.000000, found 0.002000"));
+  EXPECT_THAT(refused(spec, ClosedFormSigma({0.02, 100, {}})), testing::HasSubstr("0.020000 to 100.000000, found 0.002000"));
   spec.kind = "ddim";
-  EXPECT_THAT(refused(spec, ClosedForm()), testing::HasSubstr("ddim: expected a network of discrete steps"));
+  EXPECT_THAT(refused(spec, ClosedFormSigma()), testing::HasSubstr("ddim: expected a network of discrete steps"));
 }
 
 }  // namespace
