@@ -129,13 +129,15 @@ nlohmann::json measure(Communicator& communicator, std::size_t mega_floats, doub
 int bench_main(int argc, char** argv) {
   std::vector<std::size_t> sizes = {1, 16, 64};
   double seconds = 6;
+  std::size_t chunk = kDefaultChunkFloats;
   CLI::App app("Canonical sum against MPI_Allreduce.", "onestep-bench-allreduce");
   app.add_option("--sizes", sizes, "buffer lengths in units of 1,048,576 floats")->delimiter(',')->check(CLI::Range(1, 512));
   app.add_option("--seconds", seconds, "time for each size, at least")->check(CLI::Range(0.0, 600.0));
+  app.add_option("--chunk", chunk, "floats of the exchange that one message carries")->check(CLI::Range(1, 1 << 28));
   CLI11_PARSE(app, argc, argv);
   if (!launched_by_mpi()) throw Error(ErrorCode::kUsage, "expected to be started by mpirun -n 2");
   const MpiSession session;
-  MpiCommunicator communicator(session);
+  MpiCommunicator communicator(session, chunk);
   for (const std::size_t mega_floats : sizes) {
     const nlohmann::json line = measure(communicator, mega_floats, seconds);
     if (communicator.rank() == 0) std::cout << line.dump() << std::endl;

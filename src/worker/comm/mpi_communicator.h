@@ -10,7 +10,7 @@
 
 namespace onestep {
 
-constexpr std::size_t kDefaultChunkFloats = 256 * 1024;
+constexpr std::size_t kDefaultChunkFloats = 128 * 1024;
 
 class MpiCommunicator : public Communicator {
  public:
