@@ -21,8 +21,14 @@ function(add_project_test)
     endforeach()
   else()
     target_link_libraries(${TEST_NAME} PRIVATE GTest::gtest_main)
-    # Tests of one LOCK share something on disk and never run side by side.
-    gtest_discover_tests(${TEST_NAME} DISCOVERY_MODE PRE_TEST
-      PROPERTIES TIMEOUT ${TEST_TIMEOUT} LABELS "${TEST_LABELS}" RESOURCE_LOCK "${TEST_LOCK}")
+    # Tests of one LOCK share something on disk and never run side by side. An empty value would swallow the next name.
+    set(properties TIMEOUT ${TEST_TIMEOUT})
+    if(TEST_LABELS)
+      list(APPEND properties LABELS "${TEST_LABELS}")
+    endif()
+    if(TEST_LOCK)
+      list(APPEND properties RESOURCE_LOCK "${TEST_LOCK}")
+    endif()
+    gtest_discover_tests(${TEST_NAME} DISCOVERY_MODE PRE_TEST PROPERTIES ${properties})
   endif()
 endfunction()
