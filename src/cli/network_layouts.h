@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "common/ldm_names.h"
+
 namespace onestep {
 
 using Shape = std::vector<std::int64_t>;
@@ -36,6 +38,18 @@ struct EdmLayoutOptions {
 };
 NetworkLayout edm_layout(const EdmLayoutOptions& options);
 
+// EDM2's UNet (Karras et al. 2024) within its preconditioner; ImageNet-512 works on latents of 4 channels.
+struct Edm2LayoutOptions {
+  std::vector<std::int64_t> resolutions = {64, 32, 16, 8};
+  std::vector<std::int64_t> level_channels = {128, 256, 384, 512};
+  std::int64_t image_channels = 4, num_blocks = 3;
+  std::vector<std::int64_t> attention_resolutions = {16, 8};
+  std::int64_t noise_channels = 128, emb_channels = 512;
+  std::int64_t label_dim = 1000;
+  std::int64_t logvar_channels = 128;  // the training's uncertainty; 0: left out
+};
+NetworkLayout edm2_layout(const Edm2LayoutOptions& options);
+
 // UNet2DConditionModel of diffusers: Stable Diffusion 1.x, 2.x, XL.
 struct SdUnetLayoutOptions {
   std::vector<std::int64_t> channels = {320, 640, 1280, 1280};
@@ -52,6 +66,9 @@ NetworkLayout sd_unet_layout(const SdUnetLayoutOptions& options);
 // AutoencoderKL of diffusers. `old_names`: query, key, value, proj_attn, as files from before 2023
 // have them.
 NetworkLayout autoencoder_kl_layout(bool old_names);
+// The same network as it stands in a single file of the original code; the autoencoder's attention is of 1x1 convolutions there.
+inline const std::string kLdmUnet = "model.diffusion_model.", kLdmAutoencoder = "first_stage_model.";
+NetworkLayout under_ldm_names(const NetworkLayout& layout, const std::string& prefix, const ModuleNames& ldm_to_diffusers);
 // CLIPTextModel of transformers; `prefix` is "text_model." or "" (transformers 5.6 and later).
 NetworkLayout clip_text_layout(std::int64_t width, std::int64_t layers, std::int64_t projection,
                                const std::string& prefix);

@@ -62,13 +62,12 @@ RecognizedNetwork compare(const Shapes& shapes, const NetworkLayout& layout, std
 // -----------------------------------------------------------------------------------------
 
 // "model.enc.32x32_block0.conv0.weight" -> 32
-std::vector<std::int64_t> resolutions_of(const Shapes& shapes) {
-  static const std::string kPrefix = "model.enc.";
+std::vector<std::int64_t> resolutions_of(const Shapes& shapes, const std::string& prefix) {
   std::set<std::int64_t, std::greater<>> sides;
-  for (auto it = shapes.lower_bound(kPrefix); it != shapes.end() && it->first.starts_with(kPrefix);
+  for (auto it = shapes.lower_bound(prefix); it != shapes.end() && it->first.starts_with(prefix);
        ++it) {
     std::int64_t side = 0;
-    for (std::size_t at = kPrefix.size();
+    for (std::size_t at = prefix.size();
          at < it->first.size() && it->first[at] >= '0' && it->first[at] <= '9' && side < 100000;
          ++at) {
       side = 10 * side + (it->first[at] - '0');
@@ -93,7 +92,7 @@ std::string edm_name(const EdmLayoutOptions& options) {
 std::optional<RecognizedNetwork> recognize_edm(const Shapes& shapes) {
   if (!shapes.contains("model.map_layer0.weight")) return {};
   EdmLayoutOptions options;
-  options.resolutions = resolutions_of(shapes);
+  options.resolutions = resolutions_of(shapes, "model.enc.");
   if (options.resolutions.empty()) return {};
   const auto at = [](const char* part, std::int64_t side, const std::string& name) {
     return std::string("model.") + part + "." + std::to_string(side) + "x" + std::to_string(side) +
@@ -133,7 +132,8 @@ std::optional<RecognizedNetwork> recognize_edm(const Shapes& shapes) {
 // ---- Stable Diffusion and its parts
 // --------------------------------------------------------------
 
-std::optional<RecognizedNetwork> recognize_sd_unet(const Shapes& shapes) {
+// The layout that the shapes ask for, under a name that says which.
+std::optional<NetworkLayout> sd_unet_of(const Shapes& shapes) {
   if (!shapes.contains("time_embedding.linear_1.weight") || !shapes.contains("conv_in.weight"))
     return {};
   SdUnetLayoutOptions options;
@@ -166,8 +166,15 @@ std::optional<RecognizedNetwork> recognize_sd_unet(const Shapes& shapes) {
   } else if (options.channels == Shape{320, 640, 1280} && options.context == 2048) {
     name = "Stable Diffusion XL UNet";
   }
-  return compare(shapes, sd_unet_layout(options),
-                 name + ", context " + std::to_string(options.context));
+  NetworkLayout layout = sd_unet_layout(options);
+  layout.name = name + ", context " + std::to_string(options.context);
+  return layout;
+}
+
+std::optional<RecognizedNetwork> recognize_sd_unet(const Shapes& shapes) {
+  const auto layout = sd_unet_of(shapes);
+  if (!layout) return {};
+  return compare(shapes, *layout, layout->name);
 }
 
 std::optional<RecognizedNetwork> recognize_autoencoder(const Shapes& shapes) {
@@ -220,24 +227,67 @@ std::optional<RecognizedNetwork> recognize_features(const Shapes& shapes) {
   return {};
 }
 
-// Networks that are named without a comparison of every tensor.
-std::optional<RecognizedNetwork> recognize_by_prefix(const Shapes& shapes) {
-  const auto count = [&] {
-    std::uint64_t total = 0;
-    for (const auto& [name, shape] : shapes) {
-      std::uint64_t elements = 1;
-      for (const std::int64_t size : shape) elements *= static_cast<std::uint64_t>(size);
-      total += elements;
-    }
-    return static_cast<std::int64_t>(total);
+std::int64_t elements_of(const Shapes& shapes) {
+  return NetworkLayout{"", shapes, {}}.num_parameters();
+}
+
+// A single file of the original code: UNet, autoencoder and text encoder under names of its own.
+std::optional<RecognizedNetwork> recognize_ldm(const Shapes& shapes) {
+  if (!begins_with_any(shapes, kLdmUnet)) return {};
+  const bool is_xl = shapes.contains(kLdmUnet + "label_emb.0.0.weight");
+  const ModuleNames modules =
+      ldm_unet_modules(is_xl ? LdmUnetBlocks{3, 2, {true, true, false}} : LdmUnetBlocks{});
+  Shapes unet, known;
+  for (const auto& [name, shape] : shapes) {
+    if (name.starts_with(kLdmUnet)) unet[renamed(name.substr(kLdmUnet.size()), modules)] = shape;
+    // Text encoders of 2.x and XL have names of other projects: they are not compared.
+    const bool other_text = name.starts_with("cond_stage_model.model.") || name.starts_with("conditioner.");
+    if (!is_ldm_leftover(name) && !other_text) known[name] = shape;
+  }
+  const auto layout = sd_unet_of(unet);
+  if (!layout) return RecognizedNetwork{"single file under LDM's names, with a UNet of no known kind", elements_of(shapes), {}};
+  NetworkLayout whole = under_ldm_names(*layout, kLdmUnet, modules);
+  std::string parts;
+  const auto add = [&](const NetworkLayout& part, const char* what) {
+    whole.parameters.insert(part.parameters.begin(), part.parameters.end());
+    whole.buffers.insert(part.buffers.begin(), part.buffers.end());
+    parts += std::string(", ") + what;
   };
-  if (begins_with_any(shapes, "model.diffusion_model.")) {
-    return RecognizedNetwork{"Stable Diffusion single file under LDM's names", count(), {}};
+  if (begins_with_any(shapes, kLdmAutoencoder))
+    add(under_ldm_names(autoencoder_kl_layout(false), kLdmAutoencoder, ldm_vae_modules(4, 2)), "autoencoder");
+  const std::string text = "cond_stage_model.transformer.";
+  if (begins_with_any(shapes, text))
+    add(clip_text_layout(768, 12, 0, text + "text_model."), "text encoder");
+  return compare(known, whole, "single file under LDM's names: " + layout->name + parts);
+}
+
+std::optional<RecognizedNetwork> recognize_edm2(const Shapes& shapes) {
+  if (!shapes.contains("unet.out_gain")) return {};
+  const auto at = [](std::int64_t side, const std::string& name) {
+    return "unet.enc." + std::to_string(side) + "x" + std::to_string(side) + "_" + name;
+  };
+  Edm2LayoutOptions options;
+  options.resolutions = resolutions_of(shapes, "unet.enc.");
+  if (options.resolutions.empty() || options.resolutions.size() > 16) return {};
+  const std::int64_t top = options.resolutions.front();
+  options.image_channels = size_at(shapes, "unet.out_conv.weight", 0);
+  options.num_blocks = count_numbered(shapes, at(top, "block"), ".conv_res0.weight");
+  options.level_channels.clear();
+  options.attention_resolutions.clear();
+  for (const std::int64_t side : options.resolutions) {
+    options.level_channels.push_back(size_at(shapes, at(side, "block0.conv_res0.weight"), 0));
+    if (shapes.contains(at(side, "block0.attn_qkv.weight"))) options.attention_resolutions.push_back(side);
   }
-  if (begins_with_any(shapes, "unet.enc.") && shapes.contains("unet.out_gain")) {
-    return RecognizedNetwork{"EDM2 UNet", count(), {}};
-  }
-  return {};
+  options.noise_channels = size_at(shapes, "unet.emb_noise.weight", 1);
+  options.emb_channels = size_at(shapes, "unet.emb_noise.weight", 0);
+  options.label_dim = size_at(shapes, "unet.emb_label.weight", 1);
+  options.logvar_channels = size_at(shapes, "logvar_linear.weight", 1);
+  if (options.num_blocks == 0 || options.num_blocks > 64) return {};
+  const std::string side = std::to_string(top);
+  return compare(shapes, edm2_layout(options),
+                 "EDM2 UNet, " + side + "x" + side + ", " + std::to_string(options.image_channels) + " channels, " +
+                     std::to_string(options.level_channels.front()) + " wide, " +
+                     (options.label_dim > 0 ? std::to_string(options.label_dim) + " classes" : "unconditional"));
 }
 
 }  // namespace
@@ -246,7 +296,7 @@ RecognizedNetwork recognize_network(const std::vector<TensorView>& tensors) {
   Shapes shapes;
   for (const TensorView& tensor : tensors) shapes[tensor.name] = tensor.shape;
   for (const auto recognize : {recognize_edm, recognize_sd_unet, recognize_autoencoder,
-                               recognize_clip, recognize_features, recognize_by_prefix}) {
+                               recognize_clip, recognize_features, recognize_ldm, recognize_edm2}) {
     if (auto network = recognize(shapes)) return *std::move(network);
   }
   return {};

@@ -1,10 +1,10 @@
-// Crops and resizes pictures of bytes, bit for bit as PIL does.
+// Crops and resizes pictures of bytes, bit for bit as Pillow does.
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "common/image_decode.h"
+#include "common/resample.h"
 
 namespace onestep {
 
@@ -12,10 +12,8 @@ namespace onestep {
 // bottom, as EDM's preparation cuts.
 DecodedImage center_crop(const DecodedImage& image);
 
-enum class ResizeFilter { kBox, kLanczos };
-// width x height >= 1; separable, rows first, antialiased, coefficients of 22 fractional bits and
-// bytes between the passes, as PIL.Image.resize() computes with BOX and LANCZOS. Box down by a
-// whole factor is the mean of the boxes, rounded.
+// width x height >= 1; rows first, bytes between the passes, as Image.resize() computes; a direction
+// whose size stays is left alone. Box down by a whole factor is the mean of the boxes, rounded.
 DecodedImage resize(const DecodedImage& image, std::int64_t width, std::int64_t height,
                     ResizeFilter filter);
 

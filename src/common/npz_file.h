@@ -9,14 +9,9 @@
 #include <vector>
 
 #include "common/durable_file.h"
+#include "common/npy_array.h"
 
 namespace onestep {
-
-// An array in C order, whatever order and precision the file had.
-struct NpyArray {
-  std::vector<std::int64_t> shape;  // {} for a scalar
-  std::vector<double> values;
-};
 
 // A mapped archive; arrays are decoded when asked for. Move-only.
 class NpzFile {
@@ -28,8 +23,8 @@ class NpzFile {
   // Names without ".npy", sorted.
   [[nodiscard]] std::vector<std::string> keys() const;
   [[nodiscard]] bool contains(const std::string& key) const { return members_.contains(key); }
-  // .npy versions 1 to 3, '<f4' and '<f8', C and Fortran order; object arrays and everything else are refused.
-  // Errors: kCorrupt (no such key, wrong check sum, truncated, another type) naming file, key, expected, found.
+  // As decode_npy() reads it. Errors: kCorrupt (no such key, wrong check sum, truncated, another type) naming file, key, expected,
+  // found.
   [[nodiscard]] NpyArray array(const std::string& key) const;
 
  private:

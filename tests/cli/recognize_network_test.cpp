@@ -3,12 +3,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "support/files.h"
+
 namespace onestep {
 namespace {
 
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
 
 std::vector<TensorView> tensors_of(const NetworkLayout& layout, bool with_buffers) {
   std::vector<TensorView> tensors;
@@ -56,6 +63,28 @@ EdmLayoutOptions imagenet64() {
   return options;
 }
 
+// ImageNet-512 of Karras et al. 2024, without the training's uncertainty: 64 x 64 latents.
+Edm2LayoutOptions edm2(std::int64_t width) {
+  Edm2LayoutOptions options;
+  options.level_channels = {width, 2 * width, 3 * width, 4 * width};
+  options.noise_channels = width;
+  options.emb_channels = 4 * width;
+  options.logvar_channels = 0;
+  return options;
+}
+
+// A single file of Stable Diffusion 1.x as its authors wrote it.
+std::vector<TensorView> ldm_file() {
+  std::vector<TensorView> tensors = tensors_of(under_ldm_names(sd_unet_layout({}), kLdmUnet, ldm_unet_modules({})), true);
+  for (const NetworkLayout& part :
+       {under_ldm_names(autoencoder_kl_layout(false), kLdmAutoencoder, ldm_vae_modules(4, 2)),
+        clip_text_layout(768, 12, 0, "cond_stage_model.transformer.text_model.")}) {
+    for (TensorView& tensor : tensors_of(part, true)) tensors.push_back(std::move(tensor));
+  }
+  for (const char* leftover : {"betas", "alphas_cumprod", "model_ema.decay"}) tensors.push_back({leftover, DType::kF32, {1000}, {}});
+  return tensors;
+}
+
 struct Published {
   NetworkLayout layout;
   std::int64_t parameters;
@@ -96,6 +125,8 @@ std::vector<Published> published_networks() {
            "CLIP text encoder, 23 layers of 1024"},
           {clip_text_layout(1280, 32, 1280, "text_model."), 694'659'840, 517, 1,
            "CLIP text encoder, 32 layers of 1280"},
+          {edm2_layout(edm2(128)), 124'713'125, 198, 2, "EDM2 UNet, 64x64, 4 channels, 128 wide, 1000 classes"},
+          {edm2_layout(edm2(448)), 1'523'164'645, 198, 2, "EDM2 UNet, 64x64, 4 channels, 448 wide, 1000 classes"},
           {inception_layout(), 23'850'960, 284, 282, "Inception v3"},
           {vgg16_layout(), 14'714'688, 26, 0, "VGG16"},
           {lpips_layout(), 1'472, 5, 0, "LPIPS v0.1"}};
@@ -120,6 +151,78 @@ TEST(RecognizeNetwork, EveryPublishedNetworkByItsNamesAndShapes) {
       EXPECT_THAT(found.problems, IsEmpty()) << network.name;
     }
   }
+}
+
+// EDM2's authors give 124.7, 280.2, 497.8, 777.5, 1119.3 and 1523.2 million.
+TEST(NetworkLayouts, CountsOfEdm2AreThePublishedOnes) {
+  for (const auto& [width, millions] : {std::pair{128, 124.7}, {192, 280.2}, {256, 497.8}, {320, 777.5}, {384, 1119.3}, {448, 1523.2}}) {
+    EXPECT_NEAR(static_cast<double>(edm2_layout(edm2(width)).num_parameters()) / 1e6, millions, 0.05) << width;
+  }
+}
+
+// Names that diffusers' own converters know: tools/golden/make_ldm_names_golden.py.
+TEST(NetworkLayouts, LdmNamesAreThoseThatDiffusersConverts) {
+  const auto golden = nlohmann::json::parse(slurp(std::string(ONESTEP_SOURCE_DIR) + "/tests/golden/ldm_names.json"));
+  const auto names_of = [](const NetworkLayout& layout) {
+    std::set<std::string> names;
+    for (const auto& [name, shape] : layout.parameters) names.insert(name);
+    return names;
+  };
+  const auto keys_of = [&](const char* part) {
+    std::set<std::string> names;
+    for (const auto& [name, ours] : golden.at(part).items()) names.insert(name);
+    return names;
+  };
+  EXPECT_EQ(names_of(under_ldm_names(sd_unet_layout({}), kLdmUnet, ldm_unet_modules({}))), keys_of("unet"));
+  EXPECT_EQ(names_of(under_ldm_names(autoencoder_kl_layout(false), kLdmAutoencoder, ldm_vae_modules(4, 2))), keys_of("vae"));
+}
+
+TEST(RecognizeNetwork, ASingleFileIsComparedPartByPart) {
+  auto tensors = ldm_file();
+  const RecognizedNetwork whole = recognize_network(tensors);
+  EXPECT_EQ(whole.name, "single file under LDM's names: Stable Diffusion 1.x UNet, context 768, autoencoder, text encoder");
+  EXPECT_EQ(whole.num_parameters, 859'520'964 + 83'653'863 + 123'060'480);
+  EXPECT_THAT(whole.problems, IsEmpty());
+  std::erase_if(tensors, [](const TensorView& tensor) {
+    return tensor.name == "model.diffusion_model.output_blocks.5.2.conv.bias" ||
+           tensor.name == "first_stage_model.decoder.mid.attn_1.proj_out.weight";
+  });
+  for (TensorView& tensor : tensors) {
+    if (tensor.name == "cond_stage_model.transformer.text_model.encoder.layers.3.mlp.fc1.weight") tensor.shape = {768, 3072};
+  }
+  tensors.push_back({"model.diffusion_model.input_blocks.99.0.weight", DType::kF32, {1}, {}});
+  EXPECT_THAT(recognize_network(tensors).problems,
+              UnorderedElementsAre("model.diffusion_model.output_blocks.5.2.conv.bias: expected [1280], found none",
+                                   "first_stage_model.decoder.mid.attn_1.proj_out.weight: expected [512,512,1,1], found none",
+                                   "cond_stage_model.transformer.text_model.encoder.layers.3.mlp.fc1.weight: expected [3072,768], "
+                                   "found [768,3072]",
+                                   "model.diffusion_model.input_blocks.99.0.weight: expected no such tensor, found [1]"));
+}
+
+TEST(RecognizeNetwork, ASingleFileOfXlAndOneOfTheUnetAlone) {
+  SdUnetLayoutOptions xl;
+  xl.channels = {320, 640, 1280};
+  xl.depths = {0, 2, 10};
+  xl.mid_depth = 10;
+  xl.context = 2048;
+  xl.linear_projection = true;
+  xl.add_embedding = 2816;
+  auto tensors = tensors_of(under_ldm_names(sd_unet_layout(xl), kLdmUnet, ldm_unet_modules({3, 2, {true, true, false}})), true);
+  tensors.push_back({"conditioner.embedders.1.model.ln_final.weight", DType::kF32, {1280}, {}});
+  const RecognizedNetwork found = recognize_network(tensors);
+  EXPECT_EQ(found.name, "single file under LDM's names: Stable Diffusion XL UNet, context 2048");
+  EXPECT_EQ(found.num_parameters, 2'567'463'684);
+  EXPECT_THAT(found.problems, IsEmpty());
+}
+
+TEST(RecognizeNetwork, Edm2IsComparedWithAndWithoutItsUncertainty) {
+  Edm2LayoutOptions options = edm2(128);
+  options.logvar_channels = 128;
+  auto tensors = tensors_of(edm2_layout(options), true);
+  EXPECT_THAT(recognize_network(tensors).problems, IsEmpty());
+  std::erase_if(tensors, [](const TensorView& tensor) { return tensor.name == "unet.dec.16x16_block3.attn_proj.weight"; });
+  EXPECT_THAT(recognize_network(tensors).problems,
+              ElementsAre("unet.dec.16x16_block3.attn_proj.weight: expected [384,384,1,1], found none"));
 }
 
 TEST(RecognizeNetwork, OldNamesOfTheAutoencoder) {

@@ -79,7 +79,7 @@ torch::Tensor inception_input(const torch::Tensor& images, InceptionResize resiz
       input = (resize_bilinear_tf1(floats, kSide, kSide) - 128) / 128;
       break;
     case InceptionResize::kCleanFid:
-      input = (pil_resize_floats(floats, kSide, kSide, PilFilter::kBicubic).clamp(0, 255) - 128) / 128;
+      input = (pil_resize_floats(floats, kSide, kSide, ResizeFilter::kBicubic).clamp(0, 255) - 128) / 128;
       break;
   }
   return input.size(1) == 3 ? input : input.expand({input.size(0), 3, kSide, kSide}).contiguous();

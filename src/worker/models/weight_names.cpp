@@ -1,112 +1,12 @@
 #include "worker/models/weight_names.h"
 
-#include <array>
-#include <map>
-#include <set>
 #include <string_view>
 #include <utility>
 
+#include "common/ldm_names.h"
+
 namespace onestep {
 namespace {
-
-// Module in the file -> module here.
-using ModuleNames = std::map<std::string, std::string>;
-
-std::string number(std::size_t value) { return std::to_string(value); }
-
-// The longest leading part of `name`, cut at dots, that the map knows is replaced.
-std::string renamed(const std::string& name, const ModuleNames& modules) {
-  for (std::size_t end = name.rfind('.'); end != std::string::npos && end > 0; end = name.rfind('.', end - 1)) {
-    const auto found = modules.find(name.substr(0, end));
-    if (found != modules.end()) return found->second + name.substr(end);
-  }
-  return name;
-}
-
-void add_unet_resnet(ModuleNames& modules, const std::string& theirs, const std::string& ours) {
-  modules[theirs + ".in_layers.0"] = ours + ".norm1";
-  modules[theirs + ".in_layers.2"] = ours + ".conv1";
-  modules[theirs + ".emb_layers.1"] = ours + ".time_emb_proj";
-  modules[theirs + ".out_layers.0"] = ours + ".norm2";
-  modules[theirs + ".out_layers.3"] = ours + ".conv2";
-  modules[theirs + ".skip_connection"] = ours + ".conv_shortcut";
-}
-
-ModuleNames unet_modules(const SdUnetConfig& config) {
-  ModuleNames modules = {{"time_embed.0", "time_embedding.linear_1"},
-                         {"time_embed.2", "time_embedding.linear_2"},
-                         {"input_blocks.0.0", "conv_in"},
-                         {"out.0", "conv_norm_out"},
-                         {"out.2", "conv_out"},
-                         {"middle_block.1", "mid_block.attentions.0"}};
-  const std::size_t levels = config.block_out_channels.size();
-  const auto layers = static_cast<std::size_t>(config.layers_per_block);
-  std::size_t block = 1;  // 0 is conv_in
-  for (std::size_t level = 0; level < levels; ++level) {
-    const std::string ours = "down_blocks." + number(level);
-    for (std::size_t layer = 0; layer < layers; ++layer, ++block) {
-      const std::string theirs = "input_blocks." + number(block);
-      add_unet_resnet(modules, theirs + ".0", ours + ".resnets." + number(layer));
-      modules[theirs + ".1"] = ours + ".attentions." + number(layer);
-    }
-    if (level + 1 == levels) continue;
-    modules["input_blocks." + number(block++) + ".0.op"] = ours + ".downsamplers.0.conv";
-  }
-  add_unet_resnet(modules, "middle_block.0", "mid_block.resnets.0");
-  add_unet_resnet(modules, "middle_block.2", "mid_block.resnets.1");
-  block = 0;
-  for (std::size_t level = 0; level < levels; ++level) {
-    const std::string ours = "up_blocks." + number(level);
-    for (std::size_t layer = 0; layer <= layers; ++layer, ++block) {
-      const std::string theirs = "output_blocks." + number(block);
-      add_unet_resnet(modules, theirs + ".0", ours + ".resnets." + number(layer));
-      // The upsampling stands behind the attention, where there is one.
-      const bool attends = config.up_attention[level];
-      if (attends) modules[theirs + ".1"] = ours + ".attentions." + number(layer);
-      if (layer == layers && level + 1 < levels) {
-        modules[theirs + (attends ? ".2" : ".1") + ".conv"] = ours + ".upsamplers.0.conv";
-      }
-    }
-  }
-  return modules;
-}
-
-void add_vae_half(ModuleNames& modules, const std::string& half, const std::string& side, std::size_t levels, std::size_t layers) {
-  const bool encoder = half == "encoder";
-  modules[half + ".conv_in"] = half + ".conv_in";
-  modules[half + ".conv_out"] = half + ".conv_out";
-  modules[half + ".norm_out"] = half + ".conv_norm_out";
-  const auto add_resnet = [&](const std::string& theirs, const std::string& ours) {
-    modules[theirs + ".nin_shortcut"] = ours + ".conv_shortcut";
-    modules[theirs] = ours;  // norm1, conv1, norm2, conv2
-  };
-  add_resnet(half + ".mid.block_1", half + ".mid_block.resnets.0");
-  add_resnet(half + ".mid.block_2", half + ".mid_block.resnets.1");
-  static constexpr std::array<std::pair<const char*, const char*>, 5> kAttention = {
-      {{"norm", "group_norm"}, {"q", "to_q"}, {"k", "to_k"}, {"v", "to_v"}, {"proj_out", "to_out.0"}}};
-  for (const auto& [theirs, ours] : kAttention) {
-    modules[half + ".mid.attn_1." + theirs] = half + ".mid_block.attentions.0." + ours;
-  }
-  for (std::size_t level = 0; level < levels; ++level) {
-    // Both number the encoder's levels from the image down; the decoder's, diffusers from the latents up.
-    const std::string theirs = half + "." + side + "." + number(level);
-    const std::string ours = half + "." + side + "_blocks." + number(encoder ? level : levels - 1 - level);
-    for (std::size_t layer = 0; layer < layers; ++layer) {
-      add_resnet(theirs + ".block." + number(layer), ours + ".resnets." + number(layer));
-    }
-    modules[theirs + (encoder ? ".downsample.conv" : ".upsample.conv")] =
-        ours + (encoder ? ".downsamplers.0.conv" : ".upsamplers.0.conv");
-  }
-}
-
-ModuleNames vae_modules(const AutoencoderKlConfig& config) {
-  ModuleNames modules;
-  const std::size_t levels = config.block_out_channels.size();
-  const auto layers = static_cast<std::size_t>(config.layers_per_block);
-  add_vae_half(modules, "encoder", "down", levels, layers);
-  add_vae_half(modules, "decoder", "up", levels, layers + 1);
-  return modules;
-}
 
 // The name behind the prefix; nothing for another name.
 bool take_prefix(std::string& name, std::string_view prefix) {
@@ -116,15 +16,6 @@ bool take_prefix(std::string& name, std::string_view prefix) {
 }
 
 bool is_vae_attention(const std::string& name) { return name.find(".mid_block.attentions.0.to_") != std::string::npos; }
-
-bool is_training_leftover(const std::string& name) {
-  static const std::set<std::string> kTables = {
-      "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
-      "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
-      "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "logvar", "lvlb_weights",
-      "scale_factor"};
-  return kTables.contains(name) || name.starts_with("model_ema.");
-}
 
 }  // namespace
 
@@ -152,10 +43,12 @@ std::vector<TensorView> clip_text_names(std::vector<TensorView> tensors) {
 }
 
 LdmParts split_ldm(const std::vector<TensorView>& tensors, const SdUnetConfig& unet, const AutoencoderKlConfig& vae) {
-  const ModuleNames unet_names = unet_modules(unet), vae_names = vae_modules(vae);
+  const ModuleNames unet_names = ldm_unet_modules(
+      {unet.block_out_channels.size(), static_cast<std::size_t>(unet.layers_per_block), unet.up_attention});
+  const ModuleNames vae_names = ldm_vae_modules(vae.block_out_channels.size(), static_cast<std::size_t>(vae.layers_per_block));
   LdmParts parts;
   for (TensorView tensor : tensors) {
-    if (is_training_leftover(tensor.name)) continue;
+    if (is_ldm_leftover(tensor.name)) continue;
     if (take_prefix(tensor.name, "model.diffusion_model.")) {
       tensor.name = renamed(tensor.name, unet_names);
       parts.unet.push_back(tensor);

@@ -35,7 +35,7 @@ TEST(Resize, Tf1IsTorchFidelitys) {
 TEST(Resize, CleanFidsBicubicIsCleanFids) {
   for (const Sizes& s : {kUp, kDown}) {
     const auto found = pil_resize_floats(keyed_picture(s.from_height, s.from_width).to(torch::kFloat32), s.to_height, s.to_width,
-                                         PilFilter::kBicubic)
+                                         ResizeFilter::kBicubic)
                            .clamp(0, 255);
     // fp64 sums in both, rounded twice to fp32.
     EXPECT_LT(largest_difference(found, golden_tensor(golden(), std::string(s.name) + ".clean_fid")), 2e-5) << s.name;
@@ -45,10 +45,10 @@ TEST(Resize, CleanFidsBicubicIsCleanFids) {
 TEST(PilResize, BytesAreExactlyPillows) {
   for (const Sizes& s : {kUp, kDown}) {
     const auto picture = keyed_picture(s.from_height, s.from_width);
-    EXPECT_TRUE(torch::equal(pil_resize_bytes(picture, s.to_height, s.to_width, PilFilter::kLanczos),
+    EXPECT_TRUE(torch::equal(pil_resize_bytes(picture, s.to_height, s.to_width, ResizeFilter::kLanczos),
                              golden_tensor(golden(), std::string(s.name) + ".lanczos")))
         << s.name;
-    EXPECT_TRUE(torch::equal(pil_resize_bytes(picture, s.to_height, s.to_width, PilFilter::kBicubic),
+    EXPECT_TRUE(torch::equal(pil_resize_bytes(picture, s.to_height, s.to_width, ResizeFilter::kBicubic),
                              golden_tensor(golden(), std::string(s.name) + ".bicubic")))
         << s.name;
   }
@@ -60,15 +60,15 @@ TEST(PilResize, LargePicturesHavePillowsDigest) {
   ASSERT_GE(cases.size(), 4u);
   for (const auto& item : cases) {
     const auto picture = keyed_picture(item.at("from").at(0), item.at("from").at(1));
-    const auto found = pil_resize_bytes(picture, item.at("to").at(0), item.at("to").at(1), PilFilter::kLanczos);
+    const auto found = pil_resize_bytes(picture, item.at("to").at(0), item.at("to").at(1), ResizeFilter::kLanczos);
     EXPECT_EQ(sha256(found.const_data_ptr(), found.nbytes()), item.at("sha256").get<std::string>()) << item;
   }
 }
 
 TEST(PilResize, RefusesOtherTypes) {
-  EXPECT_THROW(pil_resize_bytes(torch::zeros({1, 3, 4, 4}), 2, 2, PilFilter::kLanczos), Error);
-  EXPECT_THROW(pil_resize_floats(torch::zeros({3, 4, 4}), 2, 2, PilFilter::kLanczos), Error);
-  EXPECT_THROW(pil_resize_floats(torch::zeros({1, 3, 0, 4}), 2, 2, PilFilter::kLanczos), Error);
+  EXPECT_THROW(pil_resize_bytes(torch::zeros({1, 3, 4, 4}), 2, 2, ResizeFilter::kLanczos), Error);
+  EXPECT_THROW(pil_resize_floats(torch::zeros({3, 4, 4}), 2, 2, ResizeFilter::kLanczos), Error);
+  EXPECT_THROW(pil_resize_floats(torch::zeros({1, 3, 0, 4}), 2, 2, ResizeFilter::kLanczos), Error);
 }
 
 // tools/golden/make_inception_golden.py: every so-manieth value of the networks' inputs, which lie in [-1,1].
