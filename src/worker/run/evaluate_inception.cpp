@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/hash.h"
+#include "common/log.h"
 #include "common/safetensors_file.h"
 #include "worker/data/image_dataset.h"
 #include "worker/data/image_folder.h"
@@ -30,6 +31,7 @@ namespace onestep {
 namespace {
 
 constexpr std::int64_t kPanelImages = 100, kPanelColumns = 10;
+constexpr std::int64_t kNumKidSubsets = 100, kKidSubsetSize = 1000, kNeighbours = 3;
 
 bool wants(const EvaluateSpec& spec, const char* metric) {
   return std::find(spec.metrics.begin(), spec.metrics.end(), metric) != spec.metrics.end();
@@ -61,7 +63,9 @@ class ModelImages final : public ImageSource {
     if (model_.denoiser->num_classes() > 0) {
       condition.labels = torch::arange(first, first + count).remainder(model_.denoiser->num_classes());
     }
-    return {to_bytes(sample(*model_.denoiser, spec_.sampler, noise, condition))};
+    SampleOptions options;
+    options.rows = SampleRows{seed_, first};
+    return {to_bytes(sample(*model_.denoiser, spec_.sampler, noise, condition, options))};
   }
   nlohmann::json description(Communicator&) override {
     return {{"noise_seed", seed_},
@@ -142,7 +146,7 @@ Side extract(const RunContext& context, const EvaluateSpec& spec, const Inceptio
   side.extracted = extract_features(context.communicator, inception, options, [&](std::int64_t first, std::int64_t count) {
     std::vector<torch::Tensor> inputs;
     for (const auto& read : source.read(first, count)) {
-      const auto images = spec.lanczos > 0 ? pil_resize_bytes(read, spec.lanczos, spec.lanczos, PilFilter::kLanczos) : read;
+      const auto images = spec.lanczos > 0 ? pil_resize_bytes(read, spec.lanczos, spec.lanczos, ResizeFilter::kLanczos) : read;
       if (context.communicator.rank() == 0 && num_pictures < kPanelImages) {
         side.pictures.push_back(images.narrow(0, 0, std::min(images.size(0), kPanelImages - num_pictures)));
         num_pictures += side.pictures.back().size(0);
@@ -202,6 +206,13 @@ std::unique_ptr<ImageSource> source_of(const RunContext& context, const Evaluate
   return std::make_unique<ModelImages>(spec, context.spec.seed);
 }
 
+// What has too few images for its figures shows before hours of sampling.
+void check_enough(const EvaluateSpec& spec, const std::string& side, std::int64_t count) {
+  if (!wants(spec, "precision_recall") || count > kNeighbours) return;
+  throw Error(ErrorCode::kMismatch, "precision_recall: expected at least " + std::to_string(kNeighbours + 1) + " " + side +
+                                        " images, found " + std::to_string(count));
+}
+
 nlohmann::json figures_of(const EvaluateSpec& spec, const ExtractedFeatures& judged, const ReferenceStats& reference) {
   nlohmann::json figures = nlohmann::json::object();
   if (wants(spec, "fid")) {
@@ -214,13 +225,20 @@ nlohmann::json figures_of(const EvaluateSpec& spec, const ExtractedFeatures& jud
     figures["inception_score_deviation"] = score.deviation;
   }
   if (wants(spec, "kid")) {
-    const auto subsets = kernel_subsets(judged.features.size(0), reference.features.size(0));
+    const std::int64_t judged_count = judged.features.size(0), reference_count = reference.features.size(0);
+    const std::int64_t size = std::min({kKidSubsetSize, judged_count, reference_count});
+    if (size < kKidSubsetSize) {
+      log_warning("kid: estimates of " + std::to_string(size) + " images a side, all there are; published figures take " +
+                  std::to_string(kKidSubsetSize));
+    }
+    const auto subsets = kernel_subsets(judged_count, reference_count, kNumKidSubsets, size);
     const KernelDistance distance = kernel_distance(judged.features, reference.features, subsets);
     figures["kid"] = distance.mean;
     figures["kid_deviation"] = distance.deviation;
+    figures["kid_subset_size"] = size;
   }
   if (wants(spec, "precision_recall")) {
-    const PrecisionRecall shares = precision_recall(reference.features, judged.features);
+    const PrecisionRecall shares = precision_recall(reference.features, judged.features, kNeighbours);
     figures["precision"] = shares.precision;
     figures["recall"] = shares.recall;
   }
@@ -233,8 +251,10 @@ JobResult evaluate_with_inception(const RunContext& context, const EvaluateSpec&
   const SafetensorsFile file(spec.detector);
   const Inception inception(file.tensors(), spec.detector);
   const std::unique_ptr<ImageSource> source = source_of(context, spec);
-  // The reference first: what is wrong with it shows before hours of sampling.
+  check_enough(spec, "judged", source->size());
+  // The reference first: what is wrong with it shows early too.
   const Reference reference = reference_of(context, spec, inception);
+  if (reference.stats.features.defined()) check_enough(spec, "reference", reference.stats.features.size(0));
   const auto start = std::chrono::steady_clock::now();
   const Side judged = extract(context, spec, inception, *source, wants(spec, "is"), "images");
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

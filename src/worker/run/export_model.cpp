@@ -16,6 +16,7 @@ namespace onestep {
 namespace {
 
 constexpr std::int64_t kNumSamples = 16;
+constexpr std::uint64_t kSampleSeed = 0;
 
 std::string preconditioning_name(const std::string& preconditioner) {
   if (preconditioner == "iddpm") return "iDDPM";
@@ -57,8 +58,10 @@ JobResult run_export(const RunContext& context) {
   config.images = model.images;
   const std::string digest = save_model(context.run, config, named_tensors(model.denoiser->module()));
 
-  const SampleDraw draw = sample_draw(*model.denoiser, 0, kNumSamples, -1);
-  const torch::Tensor image = sample(*model.denoiser, sampler_of(model), draw.noise, draw.condition).contiguous();
+  const SampleDraw draw = sample_draw(*model.denoiser, kSampleSeed, kNumSamples, -1);
+  SampleOptions options;
+  options.rows = SampleRows{kSampleSeed, 0};
+  const torch::Tensor image = sample(*model.denoiser, sampler_of(model), draw.noise, draw.condition, options).contiguous();
   const auto span_of = [](const torch::Tensor& tensor) {
     return std::span<const std::byte>{static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
   };

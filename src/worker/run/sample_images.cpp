@@ -27,7 +27,9 @@ JobResult run_sample(const RunContext& context) {
     const std::int64_t count = std::min(kBatch, spec.count - first);
     Condition condition;
     if (draw.condition.labels.defined()) condition.labels = draw.labels.narrow(0, first, count);
-    images.push_back(sample(*model.denoiser, sampler_of(model), draw.noise.narrow(0, first, count), condition));
+    SampleOptions options;
+    options.rows = SampleRows{context.spec.seed, first};
+    images.push_back(sample(*model.denoiser, sampler_of(model), draw.noise.narrow(0, first, count), condition, options));
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const auto columns = static_cast<std::int64_t>(std::ceil(std::sqrt(static_cast<double>(spec.count))));

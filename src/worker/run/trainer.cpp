@@ -168,6 +168,15 @@ class Loop {
     }
   }
 
+  // What this rank writes of each of the updater's buffers: its piece; with reduction "fast", where every rank holds everything, a
+  // share of it.
+  [[nodiscard]] PieceRange saved_range(const NetworkUpdater& updater) const {
+    if (context_.spec.reduction != "fast") return {updater.piece_offset(), updater.piece_length()};
+    const std::int64_t rank = context_.communicator.rank(), ranks = context_.communicator.size();
+    const std::int64_t first = updater.piece_length() * rank / ranks;
+    return {first, updater.piece_length() * (rank + 1) / ranks - first};
+  }
+
   void save(std::int64_t done) {
     finish_saving();
     if (last_saved_ == done) return;
@@ -176,13 +185,13 @@ class Loop {
     nlohmann::json counters;
     for (NetworkUpdater* updater : training_.updaters()) {
       counters[updater->name()] = updater->counters();
+      const PieceRange saved = saved_range(*updater);
       for (const StateBuffer& buffer : updater->buffers()) {
-        const auto piece = buffer.is_piece
-                               ? buffer.values
-                               : buffer.values.narrow(0, updater->piece_offset(), updater->piece_length());
-        buffers.push_back({buffer.name, updater->piece_offset(),
+        const auto piece =
+            buffer.values.narrow(0, saved.offset - (buffer.is_piece ? updater->piece_offset() : 0), saved.length);
+        buffers.push_back({buffer.name, saved.offset,
                            {piece.const_data_ptr<float>(), static_cast<std::size_t>(piece.numel())}});
-        pieces_.push_back({buffer.name, updater->piece_offset(), piece.numel(), ""});
+        pieces_.push_back({buffer.name, saved.offset, piece.numel(), ""});
       }
     }
     manifest_ = {};
@@ -216,7 +225,6 @@ class Loop {
         for (const auto& piece : nlohmann::json::parse(all_pieces[rank])) {
           manifest_.pieces.push_back({piece.at("buffer"), piece.at("offset"), piece.at("length"), file});
         }
-        if (context_.spec.reduction == "fast") break;  // every rank holds everything: one copy is enough
       }
       const std::string folder = checkpointer_.commit(manifest_, static_cast<int>(context_.spec.checkpoint.keep_last));
       context_.telemetry.post(MessageType::kCheckpointCommitted, {{"attempt", context_.attempt},
