@@ -218,11 +218,11 @@ class SongUnet:
         return Module("UNetBlock", modules=modules)
 
 
-def edm_pickle(network, protocol=4, **outer):
+def edm_pickle(network, protocol=4, preconditioner="EDMPrecond", **outer):
     """The bytes of an EDM pickle of it."""
     options = dict(img_resolution=network.options["img_resolution"], img_channels=3, label_dim=network.options["label_dim"],
                    model_type="SongUNet", **outer)
-    ema = Module("EDMPrecond", modules={"model": network.module}, **options)
+    ema = Module(preconditioner, modules={"model": network.module}, **options)
     data = {"ema": ema, "loss_fn": Module("EDMLoss"), "augment_pipe": None,
             "dataset_kwargs": EASY_DICT(class_name="training.dataset.ImageFolderDataset", resolution=16)}
     return pickle.dumps(data, protocol)
