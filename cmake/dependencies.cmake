@@ -13,6 +13,9 @@ find_package(GTest REQUIRED)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(LIBZIP REQUIRED IMPORTED_TARGET libzip)
 
+# Chart.js 3.9 for the dashboard, one file.
+find_file(ONESTEP_CHART_JS chart.min.js PATHS /usr/share/javascript/chart.js /usr/share/nodejs/chart.js/dist REQUIRED)
+
 # ICU, Unicode's classes and normal forms: the C interface of its common library.
 find_package(ICU 72 REQUIRED COMPONENTS uc)
 add_library(onestep_icu INTERFACE)

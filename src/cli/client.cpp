@@ -5,11 +5,13 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <exception>
 #include <utility>
@@ -63,6 +65,41 @@ asio::awaitable<void> exchange(const ServerUrl& url, std::chrono::milliseconds t
   stream.socket().shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
 }
 
+constexpr std::chrono::seconds kQuietLimit{45};  // three heartbeats
+
+// Hands what comes to `on_bytes` until that returns false or the body ends; a status of 400 or above goes whole into `refusal`.
+asio::awaitable<void> read_stream(const ServerUrl& url, std::chrono::milliseconds timeout,
+                                  http::request<http::empty_body>& request,
+                                  const std::function<bool(std::string_view)>& on_bytes, ClientResponse& refusal) {
+  const auto executor = co_await asio::this_coro::executor;
+  asio::ip::tcp::resolver resolver(executor);
+  const auto addresses = co_await resolver.async_resolve(url.host, url.port, use_awaitable);
+  beast::tcp_stream stream(executor);
+  stream.expires_after(timeout);
+  co_await stream.async_connect(addresses, use_awaitable);
+  co_await http::async_write(stream, request, use_awaitable);
+  beast::flat_buffer buffer;
+  http::response_parser<http::buffer_body> parser;
+  parser.body_limit(boost::none);
+  co_await http::async_read_header(stream, buffer, parser, use_awaitable);
+  refusal.status = static_cast<int>(parser.get().result_int());
+  std::array<char, 16 * 1024> bytes;
+  while (!parser.is_done()) {
+    parser.get().body().data = bytes.data();
+    parser.get().body().size = bytes.size();
+    stream.expires_after(kQuietLimit);
+    beast::error_code error;
+    co_await http::async_read_some(stream, buffer, parser, asio::redirect_error(use_awaitable, error));
+    if (error && error != http::error::need_buffer) throw boost::system::system_error(error);
+    const std::string_view read(bytes.data(), bytes.size() - parser.get().body().size);
+    if (refusal.status >= 400) {
+      refusal.body += read.substr(0, kMaxAnswerBytes - refusal.body.size());
+    } else if (!on_bytes(read)) {
+      break;
+    }
+  }
+}
+
 nlohmann::json parse_answer(const ClientResponse& response, const std::string& where) {
   nlohmann::json json = nlohmann::json::parse(response.body, nullptr, false);
   if (json.is_discarded()) {
@@ -88,6 +125,23 @@ ErrorCode problem_code(const nlohmann::json& document, int status) {
     case 503: return ErrorCode::kUnavailable;
     case 507: return ErrorCode::kIo;
     default: return status >= 500 ? ErrorCode::kInternal : ErrorCode::kUsage;
+  }
+}
+
+// Errors: kUnavailable for whatever the network says.
+void run(const ServerUrl& url, asio::awaitable<void> work) {
+  std::exception_ptr failure;
+  asio::io_context io;
+  asio::co_spawn(io, std::move(work), [&](std::exception_ptr error) { failure = error; });
+  io.run();
+  if (!failure) return;
+  try {
+    std::rethrow_exception(failure);
+  } catch (const boost::system::system_error& error) {
+    const bool refused = error.code() == asio::error::connection_refused;
+    throw Error(ErrorCode::kUnavailable,
+                to_string(url) + ": " + error.code().message() +
+                    (refused ? "; is the coordinator running? Start one with 'onestep up', or name it with --url" : ""));
   }
 }
 
@@ -141,22 +195,7 @@ ClientResponse Client::request(const std::string& method, const std::string& tar
   request.prepare_payload();
 
   ClientResponse response;
-  std::exception_ptr failure;
-  asio::io_context io;
-  asio::co_spawn(io, exchange(url_, timeout_, request, response),
-                 [&](std::exception_ptr error) { failure = error; });
-  io.run();
-  if (failure) {
-    try {
-      std::rethrow_exception(failure);
-    } catch (const boost::system::system_error& error) {
-      const bool refused = error.code() == asio::error::connection_refused;
-      throw Error(ErrorCode::kUnavailable,
-                  to_string(url_) + ": " + error.code().message() +
-                      (refused ? "; is the coordinator running? Start one with 'onestep up', or name it with --url"
-                               : ""));
-    }
-  }
+  run(url_, exchange(url_, timeout_, request, response));
   if (response.status >= 400) throw_problem(response, to_string(url_));
   return response;
 }
@@ -171,6 +210,24 @@ nlohmann::json Client::post(const std::string& target, const nlohmann::json& bod
 
 nlohmann::json Client::post(const std::string& target) const {
   return parse_answer(request("POST", target), to_string(url_));
+}
+
+void Client::stream(const std::string& target, const std::string& id,
+                    const std::function<bool(const ServerEvent&)>& on_event) const {
+  http::request<http::empty_body> request(http::verb::get, target, 11);
+  request.set(http::field::host, host_header(url_));
+  request.set(http::field::user_agent, std::string("onestep/") + build_version());
+  request.set(http::field::accept, "text/event-stream, application/problem+json");
+  if (!id.empty()) request.set("Last-Event-ID", id);
+  ServerEventParser parser(id);
+  bool going_on = true;
+  const auto on_bytes = [&](std::string_view bytes) {
+    parser.feed(bytes, [&](const ServerEvent& event) { going_on = going_on && on_event(event); });
+    return going_on;
+  };
+  ClientResponse refusal;
+  run(url_, read_stream(url_, timeout_, request, on_bytes, refusal));
+  if (refusal.status >= 400) throw_problem(refusal, to_string(url_));
 }
 
 std::string percent_encode(const std::string& text) {

@@ -4,8 +4,11 @@
 #include <nlohmann/json.hpp>
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <string>
+
+#include "cli/server_events.h"
 
 namespace onestep {
 
@@ -37,6 +40,12 @@ class Client {
   nlohmann::json get(const std::string& target) const;
   nlohmann::json post(const std::string& target, const nlohmann::json& body) const;
   nlohmann::json post(const std::string& target) const;
+
+  // Reads the event stream at `target` from after the event `id` ("": from the beginning) until `on_event` returns false or
+  // the other side ends it. A heartbeat comes at least every 15 s as an event without a type.
+  // Errors: kUnavailable when nobody answers, the connection breaks, or nothing comes for 45 s; else as request().
+  void stream(const std::string& target, const std::string& id,
+              const std::function<bool(const ServerEvent&)>& on_event) const;
 
   [[nodiscard]] const ServerUrl& url() const { return url_; }
 

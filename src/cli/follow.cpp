@@ -5,6 +5,7 @@
 #include <set>
 
 #include "cli/progress_view.h"
+#include "cli/server_events.h"
 #include "common/error.h"
 
 namespace onestep {
@@ -35,43 +36,105 @@ bool has_state(const json& job, const std::set<std::string>& states) {
   return states.contains(job.value("state", ""));
 }
 
+// What is known of the pipeline: one snapshot, and every event after it. A coordinator that was away is asked for the
+// events after the last one heard, so nothing is missed.
+class Watch {
+ public:
+  Watch(const FollowHooks& hooks, ProgressView& view, const FollowOptions& options)
+      : hooks_(hooks), view_(view), options_(options), moved_at_(hooks.now_s()) {}
+
+  [[nodiscard]] bool has_begun() const { return begun_; }
+  void begin() {
+    const json pipeline = hooks_.fetch();
+    jobs_ = own_jobs(pipeline);
+    last_event_ = pipeline.value("last_event_id", "");
+    begun_ = true;
+    note_presence();
+    view_.show(jobs_);
+  }
+  void listen() {
+    hooks_.stream(last_event_, [this](const ServerEvent& event) {
+      note_presence();
+      take(event);
+      check_movement();
+      return !is_over();
+    });
+    // An end without a word is a coordinator that stops.
+    if (!is_over()) throw Error(ErrorCode::kUnavailable, "the coordinator has closed the connection");
+  }
+  void note_absence(const Error& error) {
+    if (!away_since_) {
+      away_since_ = hooks_.now_s();
+      view_.note(std::string("the coordinator does not answer, trying again: ") + error.what());
+    }
+    if (hooks_.now_s() - *away_since_ > options_.away_limit_s) throw Error(error);
+  }
+  [[nodiscard]] bool is_over() const {
+    return begun_ && std::all_of(jobs_.begin(), jobs_.end(),
+                                 [](const json& job) { return has_state(job, ended_states()); });
+  }
+  [[nodiscard]] FollowResult result() const {
+    return {jobs_, std::all_of(jobs_.begin(), jobs_.end(),
+                               [](const json& job) { return job.value("state", "") == "succeeded"; })};
+  }
+
+ private:
+  void take(const ServerEvent& event) {
+    if (event.type != "state" && event.type != "progress") return;
+    const json body = json::parse(event.data, nullptr, false);
+    if (!body.is_object()) throw Error(ErrorCode::kUnavailable, "an event of the coordinator is no JSON object");
+    last_event_ = event.id;
+    for (json& job : jobs_) {
+      if (job.value("id", "") != body.value("job", "?")) continue;
+      if (event.type == "progress") {
+        job["progress"] = body;
+      } else {
+        const json progress = job.value("progress", json());
+        job = body;
+        job["progress"] = progress;
+      }
+      view_.show(jobs_);
+    }
+  }
+  void note_presence() {
+    if (!away_since_) return;
+    view_.note("the coordinator is back");
+    away_since_.reset();
+    moved_at_ = hooks_.now_s();
+  }
+  void check_movement() {
+    static const std::set<std::string> kMoving = {"queued", "starting", "running", "stopping"};
+    const auto moving = [](const json& job) { return has_state(job, kMoving); };
+    if (std::any_of(jobs_.begin(), jobs_.end(), moving)) moved_at_ = hooks_.now_s();
+    if (!is_over() && hooks_.now_s() - moved_at_ > options_.stuck_limit_s) {
+      throw Error(ErrorCode::kJobFailed, "jobs are waiting and nothing runs; see 'onestep jobs'");
+    }
+  }
+
+  const FollowHooks& hooks_;
+  ProgressView& view_;
+  const FollowOptions& options_;
+  bool begun_ = false;
+  std::vector<json> jobs_;
+  std::string last_event_;
+  std::optional<double> away_since_;
+  double moved_at_;
+};
+
 }  // namespace
 
 FollowResult follow_pipeline(const FollowHooks& hooks, ProgressView& view, const FollowOptions& options) {
-  static const std::set<std::string> kMoving = {"queued", "starting", "running", "stopping"};
-  std::optional<double> away_since;
-  double moved_at = hooks.now_s();
+  Watch watch(hooks, view, options);
   while (true) {
-    std::optional<json> pipeline;
     try {
-      pipeline = hooks.fetch();
+      if (!watch.has_begun()) watch.begin();
+      if (!watch.is_over()) watch.listen();
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kUnavailable) throw;
-      if (!away_since) {
-        away_since = hooks.now_s();
-        view.note(std::string("the coordinator does not answer, trying again: ") + error.what());
-      }
-      if (hooks.now_s() - *away_since > options.away_limit_s) throw;
+      watch.note_absence(error);
     }
-    if (pipeline) {
-      if (away_since) view.note("the coordinator is back");
-      if (away_since) moved_at = hooks.now_s();
-      away_since.reset();
-      FollowResult result{own_jobs(*pipeline), false};
-      view.show(result.jobs);
-      const auto ended = [](const json& job) { return has_state(job, ended_states()); };
-      if (std::all_of(result.jobs.begin(), result.jobs.end(), ended)) {
-        result.succeeded = std::all_of(result.jobs.begin(), result.jobs.end(),
-                                       [](const json& job) { return job.value("state", "") == "succeeded"; });
-        return result;
-      }
-      const auto moving = [](const json& job) { return has_state(job, kMoving); };
-      if (std::any_of(result.jobs.begin(), result.jobs.end(), moving)) moved_at = hooks.now_s();
-      if (hooks.now_s() - moved_at > options.stuck_limit_s) {
-        throw Error(ErrorCode::kJobFailed, "jobs are waiting and nothing runs; see 'onestep jobs'");
-      }
-    }
-    hooks.sleep_s(options.poll_s);
+    if (watch.is_over()) return watch.result();
+    hooks.sleep_s(options.retry_s);
   }
 }
 

@@ -1,4 +1,4 @@
-// Watches a pipeline until nothing of it can move any more. Clock, sleep and requests are passed in.
+// Watches a pipeline, by its events, until nothing of it can move any more. Clock, sleep and requests are passed in.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -10,15 +10,19 @@
 namespace onestep {
 
 class ProgressView;
+struct ServerEvent;
 
 struct FollowOptions {
-  double poll_s = 0.5;
+  double retry_s = 0.5;         // between tries to reach a coordinator that is away
   double away_limit_s = 60.0;   // how long the coordinator may be unreachable before that is an error
   double stuck_limit_s = 30.0;  // nothing is done or about to be done for so long: give up
 };
 
 struct FollowHooks {
-  std::function<nlohmann::json()> fetch;  // GET /pipelines/{id}; throws kUnavailable while the coordinator is away
+  // GET /pipelines/{id}; throws kUnavailable while the coordinator is away.
+  std::function<nlohmann::json()> fetch;
+  // The pipeline's events after the one named, until told to end or the coordinator is away (kUnavailable, or a return).
+  std::function<void(const std::string& after, const std::function<bool(const ServerEvent&)>& on_event)> stream;
   std::function<double()> now_s;          // monotonic
   std::function<void(double)> sleep_s;
 };

@@ -46,6 +46,15 @@ struct LogPlace {
   std::string offset = "0";
 };
 
+void print_text(const LogsOptions& options, int attempt, const std::string& text) {
+  if (options.json) {
+    const json line = {{"job", options.job}, {"attempt", attempt}, {"rank", options.rank}, {"text", text}};
+    std::cout << line.dump(-1, ' ', false, json::error_handler_t::replace) << std::endl;
+  } else {
+    std::cout << text << std::flush;
+  }
+}
+
 // Prints what was written since the last call, and moves on.
 void print_new_text(const Client& client, const LogsOptions& options, LogPlace& place) {
   for (bool more = true; more;) {
@@ -61,13 +70,33 @@ void print_new_text(const Client& client, const LogsOptions& options, LogPlace& 
     place.offset = next->second;
     place.attempt = std::stoi(attempt->second);
     if (answer.body.empty()) return;
-    if (options.json) {
-      const json line = {
-          {"job", options.job}, {"attempt", place.attempt}, {"rank", options.rank}, {"text", answer.body}};
-      std::cout << line.dump(-1, ' ', false, json::error_handler_t::replace) << std::endl;
-    } else {
-      std::cout << answer.body << std::flush;
+    print_text(options, place.attempt, answer.body);
+  }
+}
+
+// Rank 0's log as events bring it, from the newest attempt's beginning until the job ends; goes on when a coordinator that is
+// away comes back.
+void follow_log(const Client& client, const LogsOptions& options, const json& job) {
+  const std::string target = job_target(options.job, "/events?types=log,state");
+  std::string last_id = text_at(job, "last_event_id");
+  if (const std::size_t newest = job.at("attempts").size(); newest > 0) last_id += "." + std::to_string(newest) + ".0";
+  bool ended = false;
+  for (auto heard = std::chrono::steady_clock::now(); !ended;) {
+    try {
+      client.stream(target, last_id, [&](const ServerEvent& event) {
+        heard = std::chrono::steady_clock::now();
+        if (event.type != "log" && event.type != "state") return true;
+        const json body = json::parse(event.data);
+        last_id = event.id;
+        if (event.type == "log") print_text(options, body.at("attempt"), body.at("text"));
+        ended = event.type == "state" && has_ended(text_at(body, "state"));
+        return !ended;
+      });
+    } catch (const Error& error) {
+      const auto away = std::chrono::steady_clock::now() - heard;
+      if (error.code() != ErrorCode::kUnavailable || away > std::chrono::seconds(60)) throw;
     }
+    if (!ended) std::this_thread::sleep_for(std::chrono::milliseconds(500));
   }
 }
 
@@ -153,6 +182,13 @@ void checkpoint_job(const Client& client, const std::string& job, bool as_json) 
 }
 
 void print_logs(const Client& client, const LogsOptions& options) {
+  if (options.follow && options.rank == "0" && !options.attempt) {
+    const json job = client.get(job_target(options.job));
+    if (!has_ended(text_at(job, "state"))) {
+      follow_log(client, options, job);
+      return;
+    }
+  }
   LogPlace place;
   place.attempt = options.attempt.value_or(0);
   while (true) {

@@ -40,8 +40,13 @@ ProgressView make_view(bool to_error) {
 
 FollowResult follow(const Client& client, const std::string& pipeline, bool json_output) {
   ProgressView view = make_view(json_output);
+  const std::string target = "/api/v1/pipelines/" + percent_encode(pipeline);
   const FollowHooks hooks = {
-      .fetch = [&] { return client.get("/api/v1/pipelines/" + percent_encode(pipeline)); },
+      .fetch = [&] { return client.get(target); },
+      .stream =
+          [&](const std::string& after, const std::function<bool(const ServerEvent&)>& on_event) {
+            client.stream(target + "/events?types=state,progress", after, on_event);
+          },
       .now_s = monotonic_s,
       .sleep_s = [](double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); },
   };

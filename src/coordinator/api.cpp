@@ -1,18 +1,22 @@
 #include "coordinator/api.h"
 
 #include <algorithm>
-#include <fstream>
 #include <limits>
 #include <optional>
 
 #include "common/build_info.h"
 #include "common/config.h"
+#include "common/durable_file.h"
+#include "common/hash.h"
 #include "common/log.h"
 #include "common/pipeline.h"
+#include "coordinator/file_slice.h"
 #include "coordinator/http_server.h"
 #include "coordinator/job_view.h"
 #include "coordinator/problem.h"
 #include "coordinator/request_query.h"
+#include "coordinator/samples.h"
+#include "coordinator/web_files.h"
 
 namespace onestep {
 namespace {
@@ -70,16 +74,17 @@ std::optional<std::string> foreign_caller(const HttpRequest& request) {
   return std::nullopt;
 }
 
-// Segment by segment; "{id}" takes any one, decoded into `id`.
-bool matches(const std::string& pattern, const std::string& path, std::string& id) {
+// Segment by segment; "{id}" takes any one, decoded into `id`, and "{file}" into `file`.
+bool matches(const std::string& pattern, const std::string& path, std::string& id,
+             std::string& file) {
   const std::vector<std::string> expected = split(pattern, '/');
   const std::vector<std::string> found = split(path, '/');
   if (expected.size() != found.size()) return false;
   for (std::size_t i = 0; i < expected.size(); ++i) {
-    if (expected[i] == "{id}") {
+    if (expected[i] == "{id}" || expected[i] == "{file}") {
       const std::optional<std::string> decoded = percent_decode(found[i]);
       if (!decoded || decoded->empty()) return false;
-      id = *decoded;
+      (expected[i] == "{id}" ? id : file) = *decoded;
     } else if (expected[i] != found[i]) {
       return false;
     }
@@ -116,14 +121,25 @@ Pipeline parse_submission(const nlohmann::json& body) {
   }
 }
 
-// Up to `limit` bytes from `offset`; "" when the file is shorter or not there yet.
-std::string read_slice(const std::string& path, std::int64_t offset, std::int64_t limit) {
-  std::ifstream file(path, std::ios::binary);
-  std::string bytes(static_cast<std::size_t>(limit), '\0');
-  if (!file.seekg(offset)) return "";
-  file.read(bytes.data(), limit);
-  bytes.resize(static_cast<std::size_t>(file.gcount()));
-  return bytes;
+// 304 when the client has these bytes already.
+HttpResponse tagged_response(const HttpRequest& request, std::string_view type, std::string bytes) {
+  const std::string tag = "\"" + sha256(bytes).substr(0, 32) + "\"";
+  HttpResponse response;
+  response.content_type = type;
+  response.headers = {{"ETag", tag}, {"Cache-Control", "no-cache"}};
+  if (header(request, "if-none-match") == tag) {
+    response.status = 304;
+  } else {
+    response.body = std::move(bytes);
+  }
+  return response;
+}
+
+HttpResponse web_response(const HttpRequest& request, const WebFile& file) {
+  HttpResponse response = tagged_response(request, file.content_type, std::string(file.bytes));
+  response.headers["Content-Security-Policy"] = content_security_policy();
+  response.headers["Referrer-Policy"] = "no-referrer";
+  return response;
 }
 
 template <class Records, class View>
@@ -138,7 +154,8 @@ Json items(const Records& records, View view) {
 // One request on its way through a handler.
 struct Api::Call {
   const HttpRequest& request;
-  std::string id;  // the path's {id}
+  std::string id;    // the path's {id}
+  std::string file;  // the path's {file}
   RequestQuery query;
 };
 
@@ -152,10 +169,16 @@ const std::vector<Api::Route>& Api::routes() {
       {"GET", "/api/v1/jobs/{id}/metrics", &Api::show_metrics},
       {"GET", "/api/v1/jobs/{id}/checkpoints", &Api::list_checkpoints},
       {"GET", "/api/v1/jobs/{id}/shards", &Api::list_shards},
+      {"GET", "/api/v1/jobs/{id}/workers", &Api::list_job_workers},
+      {"GET", "/api/v1/jobs/{id}/events", &Api::job_events},
+      {"GET", "/api/v1/jobs/{id}/samples", &Api::list_samples},
+      {"GET", "/api/v1/jobs/{id}/samples/{file}", &Api::show_sample},
       {"POST", "/api/v1/jobs/{id}/cancel", &Api::cancel},
       {"POST", "/api/v1/jobs/{id}/resume", &Api::resume},
       {"POST", "/api/v1/jobs/{id}/checkpoints", &Api::checkpoint_now},
       {"GET", "/api/v1/pipelines/{id}", &Api::show_pipeline},
+      {"GET", "/api/v1/pipelines/{id}/events", &Api::pipeline_events},
+      {"GET", "/api/v1/events", &Api::all_events},
       {"GET", "/healthz", &Api::health},
       {"GET", "/readyz", &Api::ready}};
   return table;
@@ -181,14 +204,17 @@ HttpResponse Api::dispatch(const HttpRequest& request) {
   const std::size_t question = request.target.find('?');
   const std::string path = request.target.substr(0, question);
   const std::string method = request.method == "HEAD" ? "GET" : request.method;
+  if (const WebFile* file = web_file(path); file != nullptr && method == "GET") {
+    return web_response(request, *file);
+  }
   std::string allowed;
   for (const Route& route : routes()) {
-    std::string id;
-    if (!matches(route.path, path, id)) continue;
+    std::string id, file;
+    if (!matches(route.path, path, id, file)) continue;
     if (route.method == method) {
       const std::string query =
           question == std::string::npos ? "" : request.target.substr(question + 1);
-      Call call{request, id, RequestQuery(query)};
+      Call call{request, id, file, RequestQuery(query)};
       return (this->*route.handler)(call);
     }
     allowed += (allowed.empty() ? "" : ", ") + std::string(route.method);
@@ -247,14 +273,18 @@ HttpResponse Api::list_jobs(Call& call) {
     jobs.resize(static_cast<std::size_t>(limit));
     next = std::to_string(jobs.back().number);
   }
-  return json_response(200, {{"items", items(jobs, job_summary)}, {"next_page_token", next}});
+  return json_response(200, {{"items", items(jobs, job_summary)},
+                             {"next_page_token", next},
+                             {"last_event_id", std::to_string(coordinator_.last_event())}});
 }
 
 HttpResponse Api::show_job(Call& call) {
   call.query.finish();
   const JobRecord job = coordinator_.job(call.id);
-  return json_response(
-      200, job_details(job, coordinator_.attempts(job.id), coordinator_.run_folder(job.id)));
+  Json details =
+      job_details(job, coordinator_.attempts(job.id), coordinator_.run_folder(job.id));
+  details["last_event_id"] = std::to_string(coordinator_.last_event());
+  return json_response(200, details);
 }
 
 HttpResponse Api::show_spec(Call& call) {
@@ -281,7 +311,7 @@ HttpResponse Api::show_logs(Call& call) {
   if (attempt > 0) {
     const std::string run = coordinator_.run_folder(job.id);
     const int number = static_cast<int>(attempt);
-    text = read_slice(
+    text = read_file_slice(
         of_mpirun ? mpirun_log_file(run, number) : log_file(run, number, static_cast<int>(rank)),
         offset, limit);
   }
@@ -318,6 +348,73 @@ HttpResponse Api::list_shards(Call& call) {
   return json_response(200, {{"items", items(coordinator_.shards(call.id), lease_view)}});
 }
 
+HttpResponse Api::list_job_workers(Call& call) {
+  call.query.finish();
+  return json_response(200, {{"items", items(coordinator_.workers(call.id), worker_view)}});
+}
+
+HttpResponse Api::events(Call& call, const EventScope& scope) {
+  std::set<std::string> types;
+  const std::string wanted = call.query.text("types", "");
+  const std::vector<std::string>& known = event_types();
+  for (const std::string& type : wanted.empty() ? std::vector<std::string>{} : split(wanted, ',')) {
+    if (std::find(known.begin(), known.end(), type) == known.end()) {
+      call.query.violation("types", "expected some of state, metric, checkpoint, alarm, log, "
+                                    "progress, found \"" + type + "\"");
+    }
+    types.insert(type);
+  }
+  call.query.finish();
+  EventCursor after;
+  if (const std::string id = header(call.request, "last-event-id"); !id.empty()) {
+    const std::optional<EventCursor> parsed = event_cursor_from_string(id);
+    if (!parsed) {
+      return problem(400, "usage", "Last-Event-ID: expected the id of an event, found \"" + id + "\"",
+                     call.request.target);
+    }
+    after = *parsed;
+  }
+  HttpResponse response;
+  response.content_type = "text/event-stream";
+  // A reverse proxy must not collect events.
+  response.headers["X-Accel-Buffering"] = "no";
+  if (call.request.method != "HEAD") response.stream = events_.subscribe(scope, after, types);
+  return response;
+}
+
+HttpResponse Api::job_events(Call& call) {
+  return events(call, {.job = coordinator_.job(call.id).id, .pipeline = ""});
+}
+
+HttpResponse Api::pipeline_events(Call& call) {
+  return events(call, {.job = "", .pipeline = coordinator_.pipeline(call.id).id});
+}
+
+HttpResponse Api::all_events(Call& call) { return events(call, {}); }
+
+HttpResponse Api::list_samples(Call& call) {
+  call.query.finish();
+  const std::string job = coordinator_.job(call.id).id;
+  const auto view = [&](const SampleRecord& sample) -> Json {
+    return {{"iteration", sample.iteration},
+            {"images", sample.images},
+            {"evaluation", sample.evaluation},
+            {"frechet", sample.frechet ? Json(*sample.frechet) : Json(nullptr)},
+            {"url", "/api/v1/jobs/" + job + "/samples/" + std::to_string(sample.iteration) + ".png"}};
+  };
+  return json_response(200, {{"items", items(samples_of(coordinator_, job), view)}});
+}
+
+HttpResponse Api::show_sample(Call& call) {
+  call.query.finish();
+  for (const SampleRecord& sample : samples_of(coordinator_, call.id)) {
+    if (call.file != std::to_string(sample.iteration) + ".png") continue;
+    return tagged_response(call.request, "image/png", read_file(sample.file));
+  }
+  throw Error(ErrorCode::kNotFound, "samples of " + call.id + ": expected ITERATION.png of an evaluated " +
+                                        "checkpoint, found \"" + call.file + "\"");
+}
+
 HttpResponse Api::cancel(Call& call) {
   call.query.finish();
   return json_response(202, job_summary(coordinator_.cancel(call.id)));
@@ -343,6 +440,7 @@ HttpResponse Api::show_pipeline(Call& call) {
   return json_response(200, {{"id", pipeline.id},
                              {"name", pipeline.name},
                              {"created", pipeline.created},
+                             {"last_event_id", std::to_string(coordinator_.last_event())},
                              {"jobs", items(pipeline.jobs, summary)}});
 }
 

@@ -8,17 +8,21 @@
 #include <vector>
 
 #include "coordinator/coordinator.h"
+#include "coordinator/event_hub.h"
 #include "coordinator/http_message.h"
 
 namespace onestep {
 
 class Api {
  public:
-  explicit Api(Coordinator& coordinator) : coordinator_(coordinator) {}
+  explicit Api(Coordinator& coordinator) : coordinator_(coordinator), events_(coordinator) {}
 
   // Everything that is wrong with a request is a problem document, never an exception; HEAD is
   // answered as GET. One thread: the coordinator's.
   HttpResponse handle(const HttpRequest& request);
+
+  // Tells the readers of event streams what is new; after every tick.
+  void publish_events() { events_.publish(); }
 
   // From now on /readyz answers 503.
   void set_stopping() { stopping_ = true; }
@@ -42,6 +46,13 @@ class Api {
   HttpResponse show_metrics(Call& call);
   HttpResponse list_checkpoints(Call& call);
   HttpResponse list_shards(Call& call);
+  HttpResponse list_job_workers(Call& call);
+  HttpResponse list_samples(Call& call);
+  HttpResponse show_sample(Call& call);
+  HttpResponse events(Call& call, const EventScope& scope);
+  HttpResponse job_events(Call& call);
+  HttpResponse pipeline_events(Call& call);
+  HttpResponse all_events(Call& call);
   HttpResponse cancel(Call& call);
   HttpResponse resume(Call& call);
   HttpResponse checkpoint_now(Call& call);
@@ -50,6 +61,7 @@ class Api {
   HttpResponse ready(Call& call);
 
   Coordinator& coordinator_;
+  EventHub events_;
   bool stopping_ = false;
 };
 

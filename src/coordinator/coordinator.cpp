@@ -2,6 +2,7 @@
 
 #include "common/durable_file.h"
 #include "common/log.h"
+#include "coordinator/job_view.h"
 #include "coordinator/leases.h"
 #include "coordinator/scheduler.h"
 
@@ -37,24 +38,6 @@ void require_new_folder(const JobSpec& spec) {
                                         (fs::is_directory(spec.output, ignored)
                                              ? "files in it"
                                              : "something that is no folder"));
-}
-
-// The lowest and the highest point of each of max_points / 2 stretches, in their order.
-std::vector<MetricPoint> thinned(std::vector<MetricPoint> points, std::int64_t max_points) {
-  const auto size = static_cast<std::int64_t>(points.size());
-  if (max_points <= 0 || size <= max_points) return points;
-  if (max_points == 1) return {points.back()};
-  const std::int64_t stretches = max_points / 2;
-  std::vector<MetricPoint> kept;
-  for (std::int64_t i = 0; i < stretches; ++i) {
-    const auto first = points.begin() + i * size / stretches;
-    const auto last = points.begin() + (i + 1) * size / stretches;
-    const auto [low, high] = std::minmax_element(
-        first, last, [](const MetricPoint& a, const MetricPoint& b) { return a.value < b.value; });
-    kept.push_back(*std::min(low, high));
-    if (low != high) kept.push_back(*std::max(low, high));
-  }
-  return kept;
 }
 
 }  // namespace
@@ -126,6 +109,7 @@ PipelineRecord Coordinator::submit(const Pipeline& pipeline) {
     job.reason = "submitted";
     job.created = record.created;
     store_.insert_job(job);
+    emit_state(job);
     ids[job.name] = job.id;
     record.jobs.push_back(job.id);
     // From now on the folder is this job's: nobody else may name it.
@@ -226,16 +210,23 @@ std::vector<MetricSeries> Coordinator::metrics(const std::string& id,
                                                std::int64_t max_points) {
   const JobRecord job = find_job(id);
   flush_progress();
-  std::vector<MetricSeries> series;
-  for (MetricPoint& point : store_.metrics(job.id, keys)) {
-    auto known = std::find_if(series.begin(), series.end(), [&](const MetricSeries& candidate) {
-      return candidate.key == point.key;
-    });
-    if (known == series.end()) known = series.insert(series.end(), {point.key, {}});
-    known->points.push_back(std::move(point));
+  return store_.metrics(job.id, keys, max_points);
+}
+
+std::vector<LiveProgress> Coordinator::progress_since(std::uint64_t version) const {
+  std::vector<LiveProgress> newer;
+  for (const auto& [job, progress] : live_progress_) {
+    if (progress.version > version) newer.push_back(progress);
   }
-  for (MetricSeries& one : series) one.points = thinned(std::move(one.points), max_points);
-  return series;
+  std::sort(newer.begin(), newer.end(), [](const LiveProgress& a, const LiveProgress& b) {
+    return a.version < b.version;
+  });
+  return newer;
+}
+
+std::vector<WorkerRecord> Coordinator::workers(const std::string& id) {
+  const JobRecord job = find_job(id);
+  return rank_board_.ranks(job.id, options_.clock());
 }
 
 std::vector<LeaseRecord> Coordinator::shards(const std::string& id) {
@@ -280,8 +271,30 @@ void Coordinator::apply(JobRecord& job, JobEvent event, const std::string& reaso
   }
   log_info(job.id + ": " + to_string(job.state) + " -> " + to_string(*next) + ": " + reason);
   job.state = *next;
+  update_reason(job, reason);
+}
+
+void Coordinator::emit(const std::string& job, const char* type,
+                       const nlohmann::ordered_json& body) {
+  // Reasons quote what programs printed, which need not be valid UTF-8.
+  store_.insert_event({.number = 0,
+                       .job = job,
+                       .type = type,
+                       .time = options_.clock(),
+                       .body = body.dump(-1, ' ', false,
+                                         nlohmann::ordered_json::error_handler_t::replace)});
+}
+
+void Coordinator::emit_state(const JobRecord& job) {
+  nlohmann::ordered_json summary = job_summary(job);
+  summary.erase("progress");  // has events of its own
+  emit(job.id, "state", summary);
+}
+
+void Coordinator::update_reason(JobRecord& job, const std::string& reason) {
   job.reason = reason;
   store_.update_job(job);
+  emit_state(job);
 }
 
 void Coordinator::update_dependencies() {
@@ -305,8 +318,7 @@ void Coordinator::update_dependencies() {
       if (job.state == JobState::kWaiting) {
         apply(job, JobEvent::kDependencyFailed, reason);
       } else if (job.reason != reason) {
-        job.reason = reason;
-        store_.update_job(job);
+        update_reason(job, reason);
       } else {
         continue;
       }
@@ -317,8 +329,7 @@ void Coordinator::update_dependencies() {
       if (waits_for.empty()) {
         apply(job, JobEvent::kDependenciesMet, "ready");
       } else if (const std::string reason = "waits for " + waits_for; job.reason != reason) {
-        job.reason = reason;
-        store_.update_job(job);
+        update_reason(job, reason);
       } else {
         continue;
       }
@@ -346,8 +357,7 @@ void Coordinator::start_ready_jobs() {
     } else if (job.attempts == 0 && job.reason != decision.reason) {
       // A job that waits for its restart keeps the reason why it is restarted.
       Store::Transaction transaction = store_.begin();
-      job.reason = decision.reason;
-      store_.update_job(job);
+      update_reason(job, decision.reason);
       transaction.commit();
     }
   }

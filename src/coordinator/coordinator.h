@@ -20,6 +20,7 @@
 #include "common/run_folder.h"
 #include "coordinator/data_lock.h"
 #include "coordinator/launcher/launcher.h"
+#include "coordinator/rank_board.h"
 #include "coordinator/store.h"
 
 namespace onestep {
@@ -67,10 +68,12 @@ struct RankId {
   auto operator<=>(const RankId&) const = default;
 };
 
-// Points of one key, at most `max_points`: the lowest and the highest of each stretch are kept.
-struct MetricSeries {
-  std::string key;
-  std::vector<MetricPoint> points;
+// The newest progress of a job whose attempt runs.
+struct LiveProgress {
+  std::string job;
+  std::string pipeline;
+  std::uint64_t version = 0;  // ascending over all jobs: larger is newer
+  nlohmann::json body;
 };
 
 // All methods are called from the one thread that runs the io_context. Every change is committed
@@ -101,8 +104,16 @@ class Coordinator {
   // Errors: kConflict unless it runs and is a training job.
   JobRecord checkpoint_now(const std::string& id);
   std::vector<CheckpointRecord> checkpoints(const std::string& id);
+  // Those of Store::metrics, up to what was reported just now.
   std::vector<MetricSeries> metrics(const std::string& id, const std::vector<std::string>& keys,
                                     std::int64_t max_points);
+  // Those in the database: what is told is on disk. Filters take real ids.
+  std::vector<EventRecord> events(const EventFilter& filter) { return store_.events(filter); }
+  std::int64_t last_event() { return store_.last_event(); }
+  // Progress newer than `version`, oldest first; may be lost with the coordinator.
+  [[nodiscard]] std::vector<LiveProgress> progress_since(std::uint64_t version) const;
+  // Of the attempt that runs, by rank; empty before its first rank has said hello.
+  std::vector<WorkerRecord> workers(const std::string& id);
   std::vector<LeaseRecord> shards(const std::string& id);
   // The spec's "output", or a folder of the job's own in the data folder; takes a real id.
   [[nodiscard]] std::string run_folder(const std::string& id);
@@ -128,6 +139,11 @@ class Coordinator {
 
  private:
   JobRecord find_job(const std::string& id);
+  // Tells whoever watches; inside the caller's transaction, so that it is told if and only if it is so.
+  void emit(const std::string& job, const char* type, const nlohmann::ordered_json& body);
+  void emit_state(const JobRecord& job);
+  // Writes down why the job is in its state, which stays.
+  void update_reason(JobRecord& job, const std::string& reason);
   // Applies the event, with its reason, to the record and to the database (inside the caller's
   // transaction).
   void apply(JobRecord& job, JobEvent event, const std::string& reason);
@@ -167,6 +183,7 @@ class Coordinator {
   void take_progress(const RankId& from, const nlohmann::json& body);
   std::vector<LeaseRecord> grant(const JobRecord& job, const RankId& to);
   void flush_progress();
+  void store_metrics();
   void send_to_all(const JobRecord& job, const Message& command);
 
   CoordinatorOptions options_;
@@ -179,6 +196,9 @@ class Coordinator {
   // each.
   std::map<std::string, nlohmann::json> latest_progress_;
   std::vector<std::pair<std::string, MetricPoint>> pending_metrics_;
+  std::map<std::string, LiveProgress> live_progress_;  // by job, while an attempt of it runs
+  std::uint64_t progress_version_ = 0;
+  RankBoard rank_board_;
   double last_flush_ = 0;
   // When the final state of a job's attempt came and when its mpirun was asked to end: what is left
   // of it is then overdue.

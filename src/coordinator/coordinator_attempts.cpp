@@ -206,6 +206,8 @@ void Coordinator::end_attempt(JobRecord job, AttemptRecord attempt, const Proces
   transaction.commit();
   final_since_.erase(job.id);
   terminated_at_.erase(job.id);
+  live_progress_.erase(job.id);
+  rank_board_.forget(job.id);
 }
 
 void Coordinator::decide_end(JobRecord& job, AttemptRecord& attempt, const JobOutcome& outcome) {
@@ -271,8 +273,7 @@ void Coordinator::request_stop(JobRecord& job, bool cancel, const std::string& r
   Store::Transaction transaction = store_.begin();
   job.cancel_requested = job.cancel_requested || cancel;
   if (job.state == JobState::kStopping) {
-    job.reason = reason;
-    store_.update_job(job);
+    update_reason(job, reason);
   } else {
     job.stop_requested = options_.clock();
     apply(job, JobEvent::kStopRequested, reason);

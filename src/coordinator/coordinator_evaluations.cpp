@@ -3,6 +3,7 @@
 
 #include "common/log.h"
 #include "coordinator/checkpoint_registry.h"
+#include "coordinator/job_view.h"
 
 namespace onestep {
 namespace {
@@ -21,6 +22,7 @@ JobFilter evaluations_of(const std::string& parent) {
 
 void Coordinator::checkpoint_committed(const JobRecord& job, const CheckpointRecord& checkpoint) {
   if (!store_.insert_checkpoint(checkpoint)) return;
+  emit(job.id, "checkpoint", checkpoint_view(checkpoint));
   log_info(job.id + ": checkpoint at iteration " + std::to_string(checkpoint.iteration));
   if (job.kind == "distill") schedule_evaluation(job, checkpoint);
 }
@@ -47,6 +49,7 @@ void Coordinator::schedule_evaluation(const JobRecord& job, const CheckpointReco
   evaluation.reason = "checkpoint committed";
   evaluation.created = options_.clock();
   store_.insert_job(evaluation);
+  emit_state(evaluation);
   apply(evaluation, JobEvent::kDependenciesMet, "ready");
   trim_evaluations(job.id, kMaxWaitingEvaluations,
                    "skipped: newer checkpoints wait for their evaluation");
@@ -71,17 +74,23 @@ void Coordinator::record_evaluation(const JobRecord& evaluation) {
   const json result = evaluation.outcome.value("result", json::object());
   for (CheckpointRecord& checkpoint : store_.checkpoints(evaluation.parent)) {
     if (checkpoint.iteration != evaluation.parent_iteration) continue;
-    for (const MetricPoint& point : evaluation_metrics(result, checkpoint)) {
-      store_.insert_metric(evaluation.parent, point);
+    const std::vector<MetricPoint> points = evaluation_metrics(result, checkpoint);
+    if (!points.empty()) {
+      json values;
+      for (const MetricPoint& point : points) values[point.key] = point.value;
+      store_.insert_metrics(evaluation.parent, points);
+      emit(evaluation.parent, "metric", metric_event(points.front(), values));
     }
     const auto frechet = result.find("frechet");
     if (frechet != result.end() && frechet->is_number()) {
       checkpoint.frechet = frechet->get<double>();
       store_.update_checkpoint(checkpoint);
+      emit(evaluation.parent, "checkpoint", checkpoint_view(checkpoint));
     }
   }
   for (const CheckpointRecord& changed : mark_best(store_.checkpoints(evaluation.parent))) {
     store_.update_checkpoint(changed);
+    emit(evaluation.parent, "checkpoint", checkpoint_view(changed));
   }
 }
 

@@ -3,10 +3,13 @@
 
 #include "common/durable_file.h"
 #include "coordinator/checkpoint_registry.h"
+#include "coordinator/job_view.h"
 #include "coordinator/leases.h"
 #include "coordinator/message_fields.h"
 
+#include <algorithm>
 #include <cmath>
+#include <tuple>
 
 namespace onestep {
 namespace {
@@ -71,6 +74,13 @@ HelloAnswer Coordinator::hello(const Hello& hello) {
                                                        std::to_string(hello.ranks));
     return answer;
   }
+  rank_board_.joined({.job = hello.job,
+                      .attempt = hello.attempt,
+                      .rank = hello.rank,
+                      .host = hello.host,
+                      .pid = hello.pid,
+                      .connected = options_.clock(),
+                      .last_heard = options_.clock()});
   if (hello.rank == 0 && job->state == JobState::kStarting) {
     Store::Transaction transaction = store_.begin();
     AttemptRecord attempt = store_.attempt(job->id, job->attempts).value();
@@ -91,6 +101,7 @@ MessageAnswer Coordinator::on_message(const RankId& from, const Message& message
   std::optional<JobRecord> job;
   answer.refusal = fence(from.job, from.attempt, from.rank, job);
   if (answer.refusal) return answer;
+  rank_board_.heard(from.job, from.attempt, from.rank, message.body, options_.clock());
   try {
     if (must_be_acknowledged(message.type)) return store_fact(*job, from, message);
     switch (message.type) {
@@ -203,6 +214,10 @@ void Coordinator::take_progress(const RankId& from, const json& body) {
     add("images_per_second", *speed);
   }
   latest_progress_[from.job] = body;
+  LiveProgress& live = live_progress_[from.job];
+  if (live.job.empty()) live = {from.job, find_job(from.job).pipeline, 0, nullptr};
+  live.version = ++progress_version_;
+  live.body = body;
 }
 
 std::vector<LeaseRecord> Coordinator::grant(const JobRecord& job, const RankId& to) {
@@ -222,11 +237,36 @@ std::vector<LeaseRecord> Coordinator::grant(const JobRecord& job, const RankId& 
   return leases;
 }
 
+// Into the curves, and one event for each report.
+void Coordinator::store_metrics() {
+  std::map<std::string, std::vector<MetricPoint>> by_job;
+  for (std::size_t i = 0; i < pending_metrics_.size();) {
+    const auto& [job, first] = pending_metrics_[i];
+    json values = json::object();
+    for (; i < pending_metrics_.size(); ++i) {
+      const auto& [owner, point] = pending_metrics_[i];
+      if (owner != job || point.stage != first.stage || point.iteration != first.iteration ||
+          point.attempt != first.attempt || point.rank != first.rank || values.contains(point.key)) {
+        break;
+      }
+      values[point.key] = point.value;
+      by_job[job].push_back(point);
+    }
+    emit(job, "metric", metric_event(first, values));
+  }
+  for (auto& [job, points] : by_job) {
+    std::stable_sort(points.begin(), points.end(), [](const MetricPoint& a, const MetricPoint& b) {
+      return std::tie(a.key, a.stage) < std::tie(b.key, b.stage);
+    });
+    store_.insert_metrics(job, points);
+  }
+}
+
 void Coordinator::flush_progress() {
   last_flush_ = options_.clock();
   if (pending_metrics_.empty() && latest_progress_.empty()) return;
   Store::Transaction transaction = store_.begin();
-  for (const auto& [job, point] : pending_metrics_) store_.insert_metric(job, point);
+  store_metrics();
   for (const auto& [id, progress] : latest_progress_) {
     JobRecord job = store_.job(id).value();
     job.progress = progress;

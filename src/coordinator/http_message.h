@@ -2,10 +2,13 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 
 namespace onestep {
+
+class BodyStream;
 
 struct HttpRequest {
   std::string method;                          // "GET", "HEAD", "POST", ...
@@ -19,6 +22,7 @@ struct HttpResponse {
   std::string content_type = "application/json";
   std::map<std::string, std::string> headers;  // further ones: Location, Allow, ...
   std::string body;
+  std::shared_ptr<BodyStream> stream = nullptr;  // instead of `body`: goes on until one side closes
 };
 
 // "Not Found" for 404: the phrase on the status line and the title of problem documents.

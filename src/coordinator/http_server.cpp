@@ -21,6 +21,7 @@
 #include "common/log.h"
 #include "coordinator/close_on_exec.h"
 #include "coordinator/problem.h"
+#include "coordinator/stream_response.h"
 
 namespace onestep {
 namespace asio = boost::asio;
@@ -234,6 +235,15 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
 
     const bool keep_alive = parsed.keep_alive();
     HttpResponse response = answer(request);
+    if (response.stream && request.method != "HEAD") {
+      http::response<http::empty_body> head;
+      head.version(parsed.version());
+      fill_header(head, response, false);
+      head.erase(http::field::content_length);
+      co_await write_body_stream(*stream, std::move(head), std::move(response.stream),
+                                 limits_.timeout, limits_.heartbeat);
+      co_return false;
+    }
     stream->expires_after(limits_.timeout);
     error = co_await write_response(stream, std::move(response), request.method == "HEAD",
                                     parsed.version(), keep_alive);

@@ -34,6 +34,7 @@ struct HttpLimits {
   std::chrono::milliseconds timeout{
       30'000};  // for a whole request, a whole response, and between requests
   int connections = 256;
+  std::chrono::milliseconds heartbeat{15'000};  // of a stream that is quiet
 };
 
 // All methods, and the handler, on the thread that runs the io_context, which outlives the server.

@@ -77,4 +77,24 @@ Json metric_view(const MetricPoint& point) {
           {"value", point.value}};
 }
 
+Json metric_event(const MetricPoint& point, const nlohmann::json& values) {
+  return {{"stage", point.stage},     {"iteration", point.iteration}, {"images", point.images},
+          {"attempt", point.attempt}, {"rank", point.rank},           {"values", values}};
+}
+
+Json worker_view(const WorkerRecord& worker) {
+  return {{"job", worker.job},
+          {"attempt", worker.attempt},
+          {"rank", worker.rank},
+          {"host", worker.host},
+          {"pid", worker.pid},
+          {"connected", time_or_null(worker.connected)},
+          {"last_heard", time_or_null(worker.last_heard)},
+          {"seconds_silent", worker.seconds_silent},
+          {"iteration", worker.iteration ? Json(*worker.iteration) : Json(nullptr)},
+          {"iterations_behind", worker.iterations_behind ? Json(*worker.iterations_behind) : Json(nullptr)},
+          {"seconds_a_step", worker.seconds_a_step ? Json(*worker.seconds_a_step) : Json(nullptr)},
+          {"trouble", worker.trouble}};
+}
+
 }  // namespace onestep

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "coordinator/rank_board.h"
 #include "coordinator/store.h"
 
 namespace onestep {
@@ -19,5 +20,9 @@ nlohmann::ordered_json checkpoint_view(const CheckpointRecord& checkpoint);
 nlohmann::ordered_json lease_view(const LeaseRecord& lease);
 // What identifies a point's key is left out: it stands once above all its points.
 nlohmann::ordered_json metric_view(const MetricPoint& point);
+// Points of one report, {stage, iteration, images, attempt, rank, values {key: number}}: the body of
+// an event of type metric.
+nlohmann::ordered_json metric_event(const MetricPoint& point, const nlohmann::json& values);
+nlohmann::ordered_json worker_view(const WorkerRecord& worker);
 
 }  // namespace onestep

@@ -104,10 +104,16 @@ class Service {
     }
   }
 
-  // A full disk or the like must not end the service: what could not be done is tried again.
   void tick() {
+    try_again_later([this] { coordinator_.tick(); });
+    try_again_later([this] { api_.publish_events(); });
+  }
+
+  // A full disk or the like must not end the service: what could not be done is tried at the next tick.
+  template <class Action>
+  void try_again_later(Action action) {
     try {
-      coordinator_.tick();
+      action();
     } catch (const std::exception& error) {
       if (error.what() == last_error_ && unix_seconds() - last_error_time_ < kSameErrorAgain_s)
         return;

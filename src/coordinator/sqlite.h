@@ -1,4 +1,4 @@
-// A thin RAII layer over the SQLite C API: only store.cpp includes it.
+// A thin RAII layer over the SQLite C API: only the store's files include it.
 #pragma once
 
 #include <sqlite3.h>
@@ -17,7 +17,7 @@ namespace onestep {
                   (database != nullptr ? sqlite3_errmsg(database) : sqlite3_errstr(code)));
 }
 
-// One prepared statement, used once: bind in order with `<<`, then run() or step through rows,
+// One prepared statement, used once or after reset() again: bind in order with `<<`, then run() or step through rows,
 // reading in order with `>>`.
 class Statement {
  public:
@@ -84,6 +84,13 @@ class Statement {
     return sqlite3_column_type(statement_, num_read_) == SQLITE_NULL;
   }
   void skip() { ++num_read_; }
+  // Back to before the first `<<`; what was bound is forgotten.
+  void reset() {
+    sqlite3_reset(statement_);
+    sqlite3_clear_bindings(statement_);
+    num_bound_ = 0;
+    num_read_ = 0;
+  }
 
  private:
   Statement& bound(int code) {

@@ -1,108 +1,12 @@
 #include "coordinator/store.h"
 
-#include <sqlite3.h>
-
-#include "coordinator/sqlite.h"
+#include "coordinator/store_database.h"
+#include "coordinator/store_schema.h"
 
 namespace onestep {
 namespace {
 
 using nlohmann::json;
-
-constexpr const char* kSchema = R"sql(
-CREATE TABLE pipelines(
-  number INTEGER PRIMARY KEY,
-  id TEXT NOT NULL UNIQUE,
-  name TEXT NOT NULL,
-  created REAL NOT NULL) STRICT;
-CREATE TABLE jobs(
-  number INTEGER PRIMARY KEY,
-  id TEXT NOT NULL UNIQUE,
-  name TEXT NOT NULL,
-  kind TEXT NOT NULL,
-  pipeline TEXT NOT NULL REFERENCES pipelines(id),
-  parent TEXT REFERENCES jobs(id),
-  parent_iteration INTEGER NOT NULL,
-  ranks INTEGER NOT NULL,
-  spec TEXT NOT NULL,
-  state TEXT NOT NULL,
-  reason TEXT NOT NULL,
-  attempts INTEGER NOT NULL,
-  failures INTEGER NOT NULL,
-  not_before REAL NOT NULL,
-  cancel_requested INTEGER NOT NULL,
-  stop_requested REAL NOT NULL,
-  created REAL NOT NULL,
-  started REAL NOT NULL,
-  ended REAL NOT NULL,
-  digest TEXT NOT NULL,
-  outcome TEXT,
-  progress TEXT) STRICT;
-CREATE INDEX jobs_by_state ON jobs(state);
-CREATE INDEX jobs_by_name ON jobs(name);
-CREATE INDEX jobs_by_pipeline ON jobs(pipeline);
-CREATE INDEX jobs_by_parent ON jobs(parent);
-CREATE TABLE dependencies(
-  job TEXT NOT NULL REFERENCES jobs(id),
-  position INTEGER NOT NULL,
-  needs TEXT NOT NULL REFERENCES jobs(id),
-  PRIMARY KEY(job, position)) STRICT, WITHOUT ROWID;
-CREATE TABLE attempts(
-  job TEXT NOT NULL REFERENCES jobs(id),
-  number INTEGER NOT NULL,
-  state TEXT NOT NULL,
-  reason TEXT NOT NULL,
-  pid INTEGER NOT NULL,
-  start_time INTEGER NOT NULL,
-  started REAL NOT NULL,
-  ended REAL NOT NULL,
-  progress_mark INTEGER NOT NULL,
-  outcome TEXT,
-  PRIMARY KEY(job, number)) STRICT, WITHOUT ROWID;
-CREATE TABLE checkpoints(
-  job TEXT NOT NULL REFERENCES jobs(id),
-  folder TEXT NOT NULL,
-  attempt INTEGER NOT NULL,
-  iteration INTEGER NOT NULL,
-  images INTEGER NOT NULL,
-  bytes INTEGER NOT NULL,
-  digest TEXT NOT NULL,
-  committed REAL NOT NULL,
-  frechet REAL,
-  best INTEGER NOT NULL,
-  PRIMARY KEY(job, folder)) STRICT, WITHOUT ROWID;
-CREATE TABLE metrics(
-  number INTEGER PRIMARY KEY,
-  job TEXT NOT NULL REFERENCES jobs(id),
-  key TEXT NOT NULL,
-  stage TEXT NOT NULL,
-  iteration INTEGER NOT NULL,
-  images INTEGER NOT NULL,
-  attempt INTEGER NOT NULL,
-  rank INTEGER NOT NULL,
-  value REAL NOT NULL,
-  UNIQUE(job, key, stage, iteration)) STRICT;
-CREATE TABLE messages(
-  job TEXT NOT NULL REFERENCES jobs(id),
-  attempt INTEGER NOT NULL,
-  rank INTEGER NOT NULL,
-  sequence INTEGER NOT NULL,
-  PRIMARY KEY(job, attempt, rank, sequence)) STRICT, WITHOUT ROWID;
-CREATE TABLE leases(
-  job TEXT NOT NULL REFERENCES jobs(id),
-  shard INTEGER NOT NULL,
-  first INTEGER NOT NULL,
-  count INTEGER NOT NULL,
-  rank INTEGER NOT NULL,
-  attempt INTEGER NOT NULL,
-  state TEXT NOT NULL,
-  sha256 TEXT NOT NULL,
-  PRIMARY KEY(job, shard)) STRICT, WITHOUT ROWID;
-CREATE TABLE counters(
-  name TEXT PRIMARY KEY,
-  value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-INSERT INTO counters VALUES ('pipelines', 0), ('jobs', 0);
-)sql";
 
 void execute(sqlite3* database, const char* sql) {
   const int code = sqlite3_exec(database, sql, nullptr, nullptr, nullptr);
@@ -156,38 +60,17 @@ AttemptRecord read_attempt(Statement& row) {
   return attempt;
 }
 
+std::vector<JobRecord> read_jobs(const Store::Database& database, Statement& statement) {
+  std::vector<JobRecord> jobs;
+  while (statement.step()) jobs.push_back(read_job(statement));
+  for (JobRecord& job : jobs) {
+    job.after =
+        database.texts("SELECT needs FROM dependencies WHERE job = ? ORDER BY position", job.id);
+  }
+  return jobs;
+}
+
 }  // namespace
-
-struct Store::Database {
-  sqlite3* handle = nullptr;
-  ~Database() { sqlite3_close(handle); }
-
-  std::vector<std::string> texts(const char* sql, const std::string& argument) const {
-    Statement statement(handle, sql);
-    statement << argument;
-    std::vector<std::string> values;
-    while (statement.step()) statement >> values.emplace_back();
-    return values;
-  }
-
-  std::vector<JobRecord> jobs(Statement& statement) const {
-    std::vector<JobRecord> jobs;
-    while (statement.step()) jobs.push_back(read_job(statement));
-    for (JobRecord& job : jobs) {
-      job.after = texts("SELECT needs FROM dependencies WHERE job = ? ORDER BY position", job.id);
-    }
-    return jobs;
-  }
-
-  std::int64_t next(const char* counter) const {
-    Statement statement(handle,
-                        "UPDATE counters SET value = value + 1 WHERE name = ? RETURNING value");
-    statement << counter;
-    std::int64_t value = 0;
-    while (statement.step()) statement >> value;
-    return value;
-  }
-};
 
 Store::Store(const std::string& path) : database_(std::make_unique<Database>()) {
   const int code = sqlite3_open_v2(path.c_str(), &database_->handle,
@@ -210,11 +93,12 @@ Store::Store(const std::string& path) : database_(std::make_unique<Database>()) 
     execute(handle, "PRAGMA journal_mode = WAL");
     execute(handle, "PRAGMA synchronous = FULL");
     execute(handle, "PRAGMA foreign_keys = ON");
-    if (version == 0) {
-      Transaction creation = begin();
-      execute(handle, kSchema);
-      execute(handle, ("PRAGMA user_version = " + std::to_string(kSchemaVersion)).c_str());
-      creation.commit();
+    const auto steps = schema_steps();
+    for (auto step = static_cast<std::size_t>(version); step < steps.size(); ++step) {
+      Transaction migration = begin();
+      execute(handle, steps[step]);
+      execute(handle, ("PRAGMA user_version = " + std::to_string(step + 1)).c_str());
+      migration.commit();
     }
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kMismatch) throw;
@@ -299,7 +183,7 @@ std::optional<JobRecord> Store::job(const std::string& id) {
   const std::string sql = std::string("SELECT ") + kJobColumns + " FROM jobs WHERE id = ?";
   Statement statement(database_->handle, sql.c_str());
   statement << id;
-  std::vector<JobRecord> found = database_->jobs(statement);
+  std::vector<JobRecord> found = read_jobs(*database_, statement);
   if (found.empty()) return std::nullopt;
   return std::move(found.front());
 }
@@ -309,7 +193,7 @@ std::optional<JobRecord> Store::newest_job_named(const std::string& name) {
                           " FROM jobs WHERE name = ? ORDER BY number DESC LIMIT 1";
   Statement statement(database_->handle, sql.c_str());
   statement << name;
-  std::vector<JobRecord> found = database_->jobs(statement);
+  std::vector<JobRecord> found = read_jobs(*database_, statement);
   if (found.empty()) return std::nullopt;
   return std::move(found.front());
 }
@@ -329,7 +213,7 @@ std::vector<JobRecord> Store::jobs(const JobFilter& filter) {
   if (!filter.name.empty()) statement << filter.name;
   if (!filter.parent.empty()) statement << filter.parent;
   if (filter.limit > 0) statement << filter.limit;
-  return database_->jobs(statement);
+  return read_jobs(*database_, statement);
 }
 
 std::vector<JobRecord> Store::unfinished_jobs() {
@@ -338,7 +222,7 @@ std::vector<JobRecord> Store::unfinished_jobs() {
       " FROM jobs WHERE state IN ('waiting', 'blocked', 'queued', 'starting', 'running', "
       "'stopping') ORDER BY number";
   Statement statement(database_->handle, sql.c_str());
-  return database_->jobs(statement);
+  return read_jobs(*database_, statement);
 }
 
 void Store::insert_attempt(const AttemptRecord& attempt) {
@@ -415,34 +299,6 @@ std::vector<CheckpointRecord> Store::checkpoints(const std::string& job) {
     if (!statement.next_is_null()) statement >> checkpoint.frechet.emplace();
   }
   return checkpoints;
-}
-
-void Store::insert_metric(const std::string& job, const MetricPoint& point) {
-  Statement statement(database_->handle,
-                      "INSERT OR REPLACE INTO metrics(job, key, stage, iteration, images, attempt, "
-                      "rank, value) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
-  (statement << job << point.key << point.stage << point.iteration << point.images << point.attempt
-             << point.rank << point.value)
-      .run();
-}
-
-std::vector<MetricPoint> Store::metrics(const std::string& job,
-                                        const std::vector<std::string>& keys) {
-  std::string sql =
-      "SELECT key, stage, iteration, images, attempt, rank, value FROM metrics WHERE job = ?";
-  for (std::size_t i = 0; i < keys.size(); ++i) sql += i == 0 ? " AND key IN (?" : ", ?";
-  if (!keys.empty()) sql += ")";
-  sql += " ORDER BY number";
-  Statement statement(database_->handle, sql.c_str());
-  statement << job;
-  for (const std::string& key : keys) statement << key;
-  std::vector<MetricPoint> points;
-  while (statement.step()) {
-    MetricPoint& point = points.emplace_back();
-    statement >> point.key >> point.stage >> point.iteration >> point.images >> point.attempt >>
-        point.rank >> point.value;
-  }
-  return points;
 }
 
 bool Store::remember_message(const std::string& job, int attempt, int rank,

@@ -87,6 +87,30 @@ struct MetricPoint {
   double value = 0;
 };
 
+// A curve; several stages of one key follow each other in the order in which they were begun.
+struct MetricSeries {
+  std::string key;
+  std::vector<MetricPoint> points;
+};
+
+// Something that happened to a job, as it is told to whoever watches.
+struct EventRecord {
+  std::int64_t number = 0;  // ascending over the data folder, never given twice
+  std::string job;
+  std::string type;  // "state", "metric", "checkpoint", "alarm"
+  double time = 0;
+  std::string body;  // a JSON object in one line
+};
+
+struct EventFilter {
+  std::string job = {};       // id; "": any
+  std::string pipeline = {};  // id; "": any
+  std::int64_t after = 0;
+  std::int64_t until = 0;          // the last one wanted; 0: all there are
+  std::vector<std::string> types = {};  // empty: all
+  std::int64_t limit = 0;          // 0: all
+};
+
 struct LeaseRecord {
   std::int64_t shard = 0;
   std::int64_t first = 0;
@@ -111,9 +135,10 @@ struct JobFilter {
 // with SQLite's message; kCorrupt for a file that is no database of this version.
 class Store {
  public:
-  static constexpr int kSchemaVersion = 1;
+  static constexpr int kSchemaVersion = 2;
 
   // Creates or opens. Errors: kMismatch for a newer schema version; kCorrupt; kIo.
+  // An older version is brought to this one, in one transaction a version.
   explicit Store(const std::string& path);
   Store(Store&&) noexcept;
   Store& operator=(Store&&) noexcept;
@@ -159,9 +184,17 @@ class Store {
 
   // A point of the same key, stage and iteration is replaced: a resumed attempt overwrites what it
   // repeats.
-  void insert_metric(const std::string& job, const MetricPoint& point);
-  // In the order in which they were reported; keys empty: all.
-  std::vector<MetricPoint> metrics(const std::string& job, const std::vector<std::string>& keys);
+  void insert_metrics(const std::string& job, const std::vector<MetricPoint>& points);
+  // Each key's points, at most max_points of them (0: all): the lowest and the highest of each
+  // stretch are kept. Reads about 16 rows for each point kept, however long the curve is.
+  // keys empty: all.
+  std::vector<MetricSeries> metrics(const std::string& job, const std::vector<std::string>& keys,
+                                    std::int64_t max_points);
+
+  // Returns the event's number.
+  std::int64_t insert_event(const EventRecord& event);
+  std::vector<EventRecord> events(const EventFilter& filter);  // by number
+  std::int64_t last_event();                                   // 0: none yet
 
   // True the first time for these four; false: seen before, nothing changed.
   bool remember_message(const std::string& job, int attempt, int rank, std::uint64_t sequence);
@@ -170,8 +203,9 @@ class Store {
   std::vector<LeaseRecord> leases(const std::string& job);   // by shard
   void release_leases(const std::string& job, int attempt);  // those not done
 
+  struct Database;  // store_database.h: for the parts of the store alone
+
  private:
-  struct Database;
   std::unique_ptr<Database> database_;
 };
 

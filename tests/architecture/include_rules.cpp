@@ -70,7 +70,7 @@ const std::vector<HeavyHeader>& heavy_headers() {
       "worker/(main\\.cpp|(tensors|diffusion|dmd|sampling|models|optim|data|metrics)/.*|"
       "run/(?!telemetry_client|checkpointer).*)";
   static const char* kAsioFiles =
-      "coordinator/(main|http_server|telemetry_listener)\\.cpp|coordinator/launcher/.*\\.cpp|"
+      "coordinator/((main|http_server|telemetry_listener)\\.cpp|stream_response\\.h)|coordinator/launcher/.*\\.cpp|"
       "worker/run/telemetry_client\\.cpp|cli/client\\.cpp";
   static const char* kHdf5Files =
       "common/(hdf5_handle\\.h|hdf5_listing\\.cpp|image_file\\.cpp|pair_shard_\\w+\\.(h|cpp))|worker/data/latent_dataset\\.cpp";
@@ -85,8 +85,9 @@ const std::vector<HeavyHeader>& heavy_headers() {
       {"H5", std::regex(kHdf5Files)},
       {"common/hdf5_handle.h", std::regex(kHdf5Files)},
       {"common/pair_shard_layout.h", std::regex("common/pair_shard_\\w+\\.cpp")},
-      {"sqlite3", std::regex("coordinator/(store\\.cpp|sqlite\\.h)")},
-      {"coordinator/sqlite.h", std::regex("coordinator/store\\.cpp")},
+      {"sqlite3", std::regex("coordinator/(store(_\\w+)?\\.cpp|store_database\\.h|sqlite\\.h)")},
+      {"coordinator/sqlite.h", std::regex("coordinator/store_database\\.h")},
+      {"coordinator/store_database.h", std::regex("coordinator/store(_\\w+)?\\.cpp")},
       {"boost/", std::regex(kAsioFiles)},
       {"CLI/", std::regex("(cli|coordinator|worker)/main\\.cpp")},
       {"openssl/", std::regex("common/hash\\.cpp")},

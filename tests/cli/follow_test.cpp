@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "cli/progress_view.h"
+#include "cli/server_events.h"
 #include "support/files.h"
 
 namespace onestep {
@@ -16,25 +17,48 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 json job(const std::string& name, const std::string& state, const std::string& parent = "") {
-  return {{"name", name},  {"kind", "distill"}, {"state", state},  {"attempts", 1},
-          {"digest", "d"}, {"reason", "why"},   {"parent", parent}};
+  return {{"id", name + "-1"}, {"name", name},  {"kind", "distill"}, {"state", state},
+          {"attempts", 1},     {"digest", "d"}, {"reason", "why"},   {"parent", parent}};
 }
 
-// Plays a list of answers, the last one for ever; an empty answer means that nobody is there. Time is what was slept.
+// Plays a list of moments: the first is the snapshot, each later one a state event of each of its jobs. An empty one means
+// that nobody is there. After the last there are heartbeats, or nobody, for ever. Time is what was slept.
 struct Script {
-  std::vector<json> answers;
+  std::vector<json> moments;
   std::size_t next = 0;
   double now = 0.0;
+  std::vector<std::string> asked_after = {};  // each stream's Last-Event-ID
 
   FollowHooks hooks() {
     return {.fetch =
                 [this] {
-                  const json answer = answers[std::min(next++, answers.size() - 1)];
-                  if (answer.is_null()) throw Error(ErrorCode::kUnavailable, "nobody there");
+                  json answer = take();
+                  answer["last_event_id"] = "0";
                   return answer;
+                },
+            .stream =
+                [this](const std::string& after, const std::function<bool(const ServerEvent&)>& on_event) {
+                  asked_after.push_back(after);
+                  int number = after.empty() ? 0 : std::stoi(after);
+                  while (true) {
+                    if (next == moments.size() && !moments.back().is_null()) {
+                      now += 15.0;
+                      if (!on_event({after, "", ""})) return;
+                      continue;
+                    }
+                    for (json job : take().at("jobs")) {
+                      job["job"] = job["id"];
+                      if (!on_event({std::to_string(++number), "state", job.dump()})) return;
+                    }
+                  }
                 },
             .now_s = [this] { return now; },
             .sleep_s = [this](double seconds) { now += seconds; }};
+  }
+  json take() {
+    const json moment = next < moments.size() ? moments[next++] : moments.back();
+    if (moment.is_null()) throw Error(ErrorCode::kUnavailable, "nobody there");
+    return moment;
   }
 };
 
@@ -58,7 +82,6 @@ TEST(Follow, EndsWhenEveryJobHasSucceeded) {
   const Watched watched = watch(script);
   EXPECT_TRUE(watched.result.succeeded);
   EXPECT_EQ(script.next, 3u);
-  EXPECT_DOUBLE_EQ(script.now, 1.0);
   EXPECT_EQ(follow_summary(watched.result).dump(),
             R"({"jobs":[{"name":"a","kind":"distill","state":"succeeded","attempts":1,"digest":"d"},)"
             R"({"name":"b","kind":"distill","state":"succeeded","attempts":1,"digest":"d"}]})");
@@ -84,6 +107,26 @@ TEST(Follow, WaitsForACoordinatorThatComesBack) {
   EXPECT_TRUE(watched.result.succeeded);
   EXPECT_THAT(watched.text, HasSubstr("does not answer"));
   EXPECT_THAT(watched.text, HasSubstr("is back"));
+}
+
+TEST(Follow, GoesOnAfterTheLastEventItHeard) {
+  Script script{{answer({job("a", "queued")}), answer({job("a", "starting")}), answer({job("a", "running")}), json(),
+                 answer({job("a", "succeeded")})}};
+  EXPECT_TRUE(watch(script).result.succeeded);
+  EXPECT_THAT(script.asked_after, ElementsAre("0", "2"));
+}
+
+TEST(Follow, ShowsProgressThatComesWithoutAnId) {
+  Script script{{answer({job("a", "running")})}};
+  FollowHooks hooks = script.hooks();
+  hooks.stream = [](const std::string&, const std::function<bool(const ServerEvent&)>& on_event) {
+    on_event({"0", "progress", R"({"job":"a-1","stage":"dmd","images":5,"images_total":10})"});
+    on_event({"1", "state", R"({"job":"a-1","id":"a-1","name":"a","state":"succeeded"})"});
+  };
+  std::ostringstream out;
+  ProgressView view(out, false, 80);
+  EXPECT_TRUE(follow_pipeline(hooks, view, {}).succeeded);
+  EXPECT_THAT(out.str(), HasSubstr("running, dmd"));
 }
 
 TEST(Follow, GivesUpOnACoordinatorThatStaysAwayForAMinute) {

@@ -9,13 +9,17 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/read.hpp>
 #include <boost/asio/read_until.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_future.hpp>
 #include <boost/asio/write.hpp>
 
+#include <functional>
 #include <future>
 #include <thread>
+#include <utility>
 
 #include "common/error.h"
+#include "coordinator/body_stream.h"
 #include "coordinator/problem.h"
 #include "coordinator/socket_count.h"
 
@@ -27,12 +31,50 @@ using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
 
+// Three pieces, the last one a moment after it was asked for; then quiet, or the end.
+class ThreePieces : public BodyStream {
+ public:
+  ThreePieces(boost::asio::io_context& io, bool ends) : timer_(io), ends_(ends) {}
+  std::optional<std::string> next() override {
+    if (pieces_.empty()) return ends_ ? std::nullopt : std::optional<std::string>("");
+    const std::string piece = pieces_.front();
+    if (piece == "third" && !std::exchange(waited_, true)) {
+      timer_.expires_after(std::chrono::milliseconds(20));
+      timer_.async_wait([this](const boost::system::error_code& error) {
+        if (!error && wake_) wake_();
+      });
+      return "";
+    }
+    pieces_.erase(pieces_.begin());
+    return piece;
+  }
+  void on_ready(std::function<void()> wake) override { wake_ = std::move(wake); }
+
+ private:
+  std::vector<std::string> pieces_ = {"first", "second", "third"};
+  boost::asio::steady_timer timer_;
+  bool ends_;
+  bool waited_ = false;
+  std::function<void()> wake_;
+};
+
+// More than any socket holds, for ever.
+class Flood : public BodyStream {
+ public:
+  std::optional<std::string> next() override { return std::string(1 << 16, 'x'); }
+  void on_ready(std::function<void()>) override {}
+};
+
 // A server on a thread of its own whose handler echoes what it was asked.
 class Server {
  public:
   explicit Server(HttpLimits limits = {})
-      : server_(io_, {"127.0.0.1", 0}, limits, [](const HttpRequest& request) {
+      : server_(io_, {"127.0.0.1", 0}, limits, [this](const HttpRequest& request) {
           if (request.target == "/throw") throw std::runtime_error("boom");
+          if (request.target == "/flood") return stream_response(std::make_shared<Flood>());
+          if (request.target == "/three" || request.target == "/endless") {
+            return stream_response(std::make_shared<ThreePieces>(io_, request.target == "/three"));
+          }
           return HttpResponse{
               .status = 200,
               .content_type = "text/plain",
@@ -45,6 +87,12 @@ class Server {
   ~Server() {
     boost::asio::post(io_, [this] { server_.stop(); });
     thread_.join();
+  }
+  static HttpResponse stream_response(std::shared_ptr<BodyStream> stream) {
+    HttpResponse response;
+    response.content_type = "text/event-stream";
+    response.stream = std::move(stream);
+    return response;
   }
   std::uint16_t port() const { return server_.address().port; }
   int num_connections() {
@@ -83,6 +131,15 @@ class Client {
     unread_.erase(0, head + body);
     return response;
   }
+  // Everything until `text` has come.
+  std::string receive_until(const std::string& text) {
+    auto buffer = boost::asio::dynamic_buffer(unread_);
+    const std::size_t size = boost::asio::read_until(socket_, buffer, text);
+    const std::string received = unread_.substr(0, size);
+    unread_.erase(0, size);
+    return received;
+  }
+  void close() { socket_.close(); }
   // True when nothing but the end follows.
   bool at_end() {
     char byte = 0;
@@ -203,6 +260,68 @@ TEST(HttpServer, TurnsAwayTooManyConnections) {
   Client third(server.port());
   EXPECT_THAT(third.receive(), StartsWith("HTTP/1.1 503 "));
   EXPECT_TRUE(third.at_end());
+}
+
+TEST(HttpServer, SendsAStreamPieceByPiece) {
+  Server server;
+  Client client(server.port());
+  client.send("GET /three HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  const std::string head = client.receive_until("\r\n\r\n");
+  EXPECT_THAT(head, StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(head, HasSubstr("Content-Type: text/event-stream"));
+  EXPECT_THAT(head, HasSubstr("Transfer-Encoding: chunked"));
+  EXPECT_THAT(head, HasSubstr("Cache-Control: no-store"));
+  EXPECT_THAT(head, Not(HasSubstr("Content-Length")));
+  EXPECT_EQ(client.receive_until("\r\n0\r\n\r\n"),
+            "5\r\nfirst\r\n6\r\nsecond\r\n5\r\nthird\r\n0\r\n\r\n");
+  EXPECT_TRUE(client.at_end());
+}
+
+TEST(HttpServer, AnOldClientGetsTheStreamWithoutChunks) {
+  Server server;
+  Client client(server.port());
+  client.send("GET /three HTTP/1.0\r\nHost: localhost\r\n\r\n");
+  EXPECT_THAT(client.receive_until("\r\n\r\n"), Not(HasSubstr("chunked")));
+  EXPECT_EQ(client.receive_until("third"), "firstsecondthird");
+  EXPECT_TRUE(client.at_end());
+}
+
+TEST(HttpServer, AQuietStreamHasHeartbeats) {
+  Server server({.heartbeat = std::chrono::milliseconds(30)});
+  Client client(server.port());
+  client.send("GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  client.receive_until("third");
+  EXPECT_THAT(client.receive_until("\n\n"), HasSubstr(": still here"));
+  EXPECT_THAT(client.receive_until("\n\n"), HasSubstr(": still here"));
+}
+
+// One that doesn't read is let go; whoever else is connected is served meanwhile.
+TEST(HttpServer, DropsAReaderThatTakesNothing) {
+  Server server({.timeout = std::chrono::milliseconds(100)});
+  Client slow(server.port());
+  slow.send("GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  Client other(server.port());
+  other.send("GET /a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  EXPECT_THAT(other.receive(), HasSubstr("GET /a"));
+  other.close();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (server.num_connections() > 0 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(server.num_connections(), 0);
+}
+
+TEST(HttpServer, AStreamWhoseReaderHasGoneEnds) {
+  Server server({.heartbeat = std::chrono::milliseconds(30)});
+  Client client(server.port());
+  client.send("GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  client.receive_until("third");
+  client.close();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (server.num_connections() > 0 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(server.num_connections(), 0);
 }
 
 // Launched programs must not hold the port.

@@ -7,9 +7,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "common/error.h"
+#include "coordinator/store_schema.h"
 #include "support/temp_folder.h"
 
 namespace onestep {
@@ -126,14 +128,58 @@ TEST_F(StoreTest, EverythingIsThereAfterReopening) {
 
 TEST_F(StoreTest, ANewerSchemaIsRefused) {
   { Store store(path()); }
-  run_sql(path(), "PRAGMA user_version = 2");
+  run_sql(path(), "PRAGMA user_version = 99");
   try {
     Store store(path());
     FAIL() << "opened a newer schema";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kMismatch);
-    EXPECT_THAT(error.what(), HasSubstr("expected at most 1, found 2"));
+    EXPECT_THAT(error.what(), HasSubstr("expected at most " + std::to_string(Store::kSchemaVersion) + ", found 99"));
   }
+}
+
+TEST_F(StoreTest, CurvesOfTheFirstVersionComeAlong) {
+  run_sql(path(), schema_steps()[0]);
+  run_sql(path(), "PRAGMA user_version = 1");
+  run_sql(path(), "INSERT INTO pipelines VALUES (1, 'p-p1', 'p', 5.0)");
+  run_sql(path(),
+          "INSERT INTO jobs VALUES (1, 'a-1', 'a', 'distill', 'p-p1', NULL, 0, 1, '{}', 'running', "
+          "'', 1, 0, 0, 0, 0, 0, 0, 0, '', NULL, NULL)");
+  run_sql(path(),
+          "WITH RECURSIVE i(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM i WHERE n < 4999) "
+          "INSERT INTO metrics(job, key, stage, iteration, images, attempt, rank, value) "
+          "SELECT 'a-1', 'loss', 'dmd', n, n * 32, 1, 0, CASE n WHEN 77 THEN 9.0 ELSE 1.0 END FROM i");
+  Store store(path());
+  EXPECT_EQ(store.metrics("a-1", {}, 0).at(0).points.size(), 5000U);
+  double highest = 0;
+  for (const MetricPoint& point : store.metrics("a-1", {"loss"}, 20).at(0).points) {
+    highest = std::max(highest, point.value);
+    EXPECT_EQ(point.images, point.iteration * 32);
+  }
+  EXPECT_EQ(highest, 9.0) << "as if it had been written by this version";
+}
+
+TEST_F(StoreTest, EventsAreNumberedOnAndFoundByTheirScope) {
+  Store store(path());
+  fill(store);
+  const std::int64_t before = store.last_event();
+  EXPECT_EQ(store.insert_event({0, "a-1", "state", 1.5, R"({"x":1})"}), before + 1);
+  store.insert_event({0, "b-2", "metric", 2.5, "{}"});
+  store.insert_event({0, "a-1", "metric", 3.5, "{}"});
+  const auto numbers = [&](const EventFilter& filter) {
+    std::vector<std::int64_t> found;
+    for (const EventRecord& event : store.events(filter)) found.push_back(event.number - before);
+    return found;
+  };
+  EXPECT_THAT(numbers({.after = before}), ElementsAre(1, 2, 3));
+  EXPECT_THAT(numbers({.job = "a-1", .after = before}), ElementsAre(1, 3));
+  EXPECT_THAT(numbers({.pipeline = "p-p1", .after = before}), ElementsAre(1, 2, 3));
+  EXPECT_THAT(numbers({.pipeline = "other", .after = before}), ElementsAre());
+  EXPECT_THAT(numbers({.after = before, .types = {"metric", "log"}}), ElementsAre(2, 3));
+  EXPECT_THAT(numbers({.after = before + 1, .until = before + 2}), ElementsAre(2));
+  EXPECT_THAT(numbers({.after = before, .limit = 2}), ElementsAre(1, 2));
+  EXPECT_EQ(store.events({.after = before}).at(0).body, R"({"x":1})");
+  EXPECT_EQ(store.last_event(), before + 3);
 }
 
 TEST_F(StoreTest, AFileThatIsNoDatabaseIsCorrupt) {
@@ -235,16 +281,16 @@ TEST_F(StoreTest, AMessageIsNewOnce) {
 TEST_F(StoreTest, ARepeatedIterationOverwritesItsMetrics) {
   Store store(path());
   fill(store);
-  store.insert_metric("a-1", {"loss", "dmd", 10, 1280, 1, 0, 0.5});
-  store.insert_metric("a-1", {"loss", "dmd", 20, 2560, 1, 0, 0.4});
-  store.insert_metric("a-1", {"norm", "dmd", 20, 2560, 1, 0, 3.0});
-  store.insert_metric("a-1", {"loss", "dmd", 20, 2560, 2, 0, 0.45});
-  const std::vector<MetricPoint> loss = store.metrics("a-1", {"loss"});
+  store.insert_metrics("a-1", {{"loss", "dmd", 10, 1280, 1, 0, 0.5},
+                               {"loss", "dmd", 20, 2560, 1, 0, 0.4},
+                               {"norm", "dmd", 20, 2560, 1, 0, 3.0}});
+  store.insert_metrics("a-1", {{"loss", "dmd", 20, 2560, 2, 0, 0.45}});
+  const std::vector<MetricPoint> loss = store.metrics("a-1", {"loss"}, 0).at(0).points;
   ASSERT_EQ(loss.size(), 2U);
   EXPECT_EQ(loss[1].value, 0.45);
   EXPECT_EQ(loss[1].attempt, 2);
-  EXPECT_EQ(store.metrics("a-1", {}).size(), 3U);
-  EXPECT_EQ(store.metrics("a-1", {"loss", "norm"}).size(), 3U);
+  EXPECT_EQ(store.metrics("a-1", {}, 0).size(), 2U);
+  EXPECT_EQ(store.metrics("a-1", {"loss", "norm"}, 0).size(), 2U);
 }
 
 TEST_F(StoreTest, ReleasedLeasesKeepWhatIsDone) {

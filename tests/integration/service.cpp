@@ -98,7 +98,7 @@ void Service::start() {
     ::dup2(out, 1);
     ::dup2(out, 2);
     const std::string path = program("onestep-coordinator");
-    ::execl(path.c_str(), path.c_str(), "--data", data_.c_str(), "--listen", "127.0.0.1:0", nullptr);
+    ::execl(path.c_str(), path.c_str(), "--data", data_.c_str(), "--listen", listen_.c_str(), nullptr);
     ::_exit(127);
   }
   const std::string marker = "listening on ";
@@ -113,6 +113,7 @@ void Service::start() {
     return text.find('\n', at) != std::string::npos;
   });
   client_ = std::make_unique<Client>(parse_server_url(url_));
+  listen_ = client_->url().host + ":" + client_->url().port;
 }
 
 void Service::kill_hard() {

@@ -32,7 +32,7 @@ void wait_until(const std::string& what, double limit_s, const std::function<boo
 // Processes whose command line contains all of `parts`.
 std::vector<pid_t> processes_with(const std::vector<std::string>& parts);
 
-// `onestep-coordinator` on `data`, on a free port. Stops it and whatever it left running at the end.
+// `onestep-coordinator` on `data`, on a free port that it keeps when it is started again. Stops it and whatever it left running at the end.
 class Service {
  public:
   explicit Service(std::string data);
@@ -63,6 +63,7 @@ class Service {
 
  private:
   std::string data_;
+  std::string listen_ = "127.0.0.1:0";
   std::string url_;
   std::unique_ptr<Client> client_;
   pid_t pid_ = -1;
