@@ -79,7 +79,7 @@ void print_new_text(const Client& client, const LogsOptions& options, LogPlace& 
 void follow_log(const Client& client, const LogsOptions& options, const json& job) {
   const std::string target = job_target(options.job, "/events?types=log,state");
   std::string last_id = text_at(job, "last_event_id");
-  if (const std::size_t newest = job.at("attempts").size(); newest > 0) last_id += "." + std::to_string(newest) + ".0";
+  if (const std::size_t newest = job.at("attempts").size(); newest > 0) last_id.append(".").append(std::to_string(newest)).append(".0");
   bool ended = false;
   for (auto heard = std::chrono::steady_clock::now(); !ended;) {
     try {
