@@ -46,7 +46,8 @@ struct Script {
                       if (!on_event({after, "", ""})) return;
                       continue;
                     }
-                    for (json job : take().at("jobs")) {
+                    const json moment = take();
+                    for (json job : moment.at("jobs")) {
                       job["job"] = job["id"];
                       if (!on_event({std::to_string(++number), "state", job.dump()})) return;
                     }

@@ -93,7 +93,8 @@ TEST_F(Events, FollowGoesOnWhenTheCoordinatorComesBack) {
   });
   std::string id;
   wait_until("the job runs", 60, [&] {
-    for (const nlohmann::json& job : service_.client().get("/api/v1/jobs?state=running").at("items")) id = job.at("id");
+    const nlohmann::json page = service_.client().get("/api/v1/jobs?state=running");
+    for (const nlohmann::json& job : page.at("items")) id = job.at("id");
     return !id.empty();
   });
   service_.kill_hard();
