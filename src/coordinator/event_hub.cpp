@@ -22,7 +22,8 @@ std::string quoted(const std::string& text) {
 // `body` is an object in one line; what every event has stands first in it.
 std::string sse_text(const std::string& id, const std::string& type, const std::string& fields,
                      const std::string& body) {
-  const std::string inner = body.size() > 2 ? "," + body.substr(1) : "}";
+  std::string inner = body.size() > 2 ? body : "}";
+  if (body.size() > 2) inner.front() = ',';
   return (id.empty() ? "" : "id: " + id + "\n") + "event: " + type + "\ndata: {" + fields + inner +
          "\n\n";
 }
