@@ -115,7 +115,7 @@ TEST_F(ModelEvaluation, ChurnedSamplesHaveTheSameBitsOnAnyRanks) {
   std::vector<std::string> digests, judged, references;
   for (const int ranks : {1, 2, 4}) {
     const std::string name = "ranks" + std::to_string(ranks);
-    const ShellResult done = run(name, spec({}), ranks);
+    const ShellResult done = run(name, spec(json::object()), ranks);
     ASSERT_EQ(done.exit_status, 0) << done.error;
     EXPECT_EQ(outcome(name).result.at("ranks"), ranks);
     digests.push_back(outcome(name).digest);
