@@ -7,7 +7,7 @@ Needs torch and safetensors. Each file holds f32 tensors
     input.x [B, C, H, W]           input.sigma [B]    input.labels [B, L] one-hot    input.probe [B, C, H, W]
     output.denoised [B, C, H, W]   output.loss [] = sum(denoised * probe)
     grad.<key>                     d loss / d parameter;   grad.x [B, C, H, W]
-and the network's options as JSON under `config` in __metadata__. The distance to fp64 is printed: it says what
+and the network's options as JSON under `config` in __metadata__, the packages' versions under `versions`. The distance to fp64 is printed: it says what
 rounding alone does, so what tolerance a test may ask for.
 """
 import argparse
@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from adm_unet_twin import AdmUnetConfig, EdmPrecond, fill_random
+from versions import versions_json
 
 CASES = {
     "adm_unet_digits": AdmUnetConfig(
@@ -75,7 +76,7 @@ def main():
     for seed, (name, config) in enumerate(CASES.items(), start=1):
         tensors, worst = golden_tensors(config, seed)
         path = out / f"{name}.safetensors"
-        safetensors.torch.save_file(tensors, path, metadata={"config": config.to_json()})
+        safetensors.torch.save_file(tensors, path, metadata={"config": config.to_json(), "versions": versions_json("torch", "safetensors")})
         print(f"{path}: {len(tensors)} tensors, {path.stat().st_size:,} bytes; furthest from fp64: "
               f"{worst:.1e} of a tensor's largest value")
 

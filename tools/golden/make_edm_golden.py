@@ -6,9 +6,9 @@ Needs torch, numpy, safetensors and xxhash. Small networks, song_<case>.safetens
     weights.<key>                  every parameter and buffer under its published name, random and nonzero
     input.x [B, C, H, W]           input.sigma [B]    input.labels [B, L] one-hot (if any)    input.probe [B, C, H, W]
     output.denoised [B, C, H, W] = D(x; sigma);   grad.<key>, grad.x: of sum(denoised * probe)
-with the network's options as JSON under `config`. The distance to fp64 is printed: it says what rounding alone does.
+with the network's options as JSON under `config`, the packages' versions under `versions`. The distance to fp64 is printed: it says what rounding alone does.
 
-Published networks, published_edm.safetensors: every parameter and the input are keyed draws (keyed_fill.py, published_fill
+Published networks, published_edm.safetensors and published_adm.safetensors: every parameter and the input are keyed draws (keyed_fill.py, published_fill
 below), so neither is stored: `<network>.output` [1000] are probed values of D, element (i * 7919) mod size;
 `<network>.moments` [2] mean and deviation of all of D; `<network>.grad.<key>` [200] probed likewise.
 """
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 import adm_unet_twin
 from keyed_fill import keyed_uniform
 from song_unet_twin import PUBLISHED, Preconditioned, SongUnetConfig
+from versions import versions_json
 
 SMALL = dict(image_size=8, model_channels=8, channel_mult=(1, 2), channel_mult_emb=2, num_blocks=1,
              attention_resolutions=(4,), label_dim=3)
@@ -38,9 +39,13 @@ CASES = {
     "ddpmpp_iddpm": SongUnetConfig(**SMALL, preconditioner="iddpm"),
 }
 SEED, NUM_PROBES, NUM_GRADIENT_PROBES, STRIDE = 20, 1000, 200, 7919
-GRADIENTS = {
-    "cifar10-cond-vp": ["x", "model.map_layer0.weight", "model.enc.32x32_conv.weight", "model.dec.16x16_block4.qkv.weight"],
-    "cifar10-uncond-ve": ["x", "model.map_layer1.weight", "model.enc.16x16_aux_residual.weight", "model.dec.8x8_in0.proj.weight"],
+PUBLISHED_CASES = {  # images a batch, and the gradients that are probed
+    "cifar10-cond-vp": (2, ["x", "model.map_layer0.weight", "model.enc.32x32_conv.weight", "model.dec.16x16_block4.qkv.weight"]),
+    "cifar10-uncond-vp": (1, ["x", "model.map_layer1.weight", "model.enc.16x16_down.conv0.weight", "model.dec.8x8_in0.qkv.weight"]),
+    "cifar10-cond-ve": (1, ["x", "model.map_layer0.weight", "model.enc.8x8_aux_residual.weight", "model.dec.16x16_block4.qkv.weight"]),
+    "cifar10-uncond-ve": (2, ["x", "model.map_layer1.weight", "model.enc.16x16_aux_residual.weight", "model.dec.8x8_in0.proj.weight"]),
+    "ffhq64-vp": (1, ["x", "model.map_layer0.weight", "model.enc.64x64_conv.weight", "model.dec.16x16_block4.qkv.weight"]),
+    "ffhq64-ve": (1, ["x", "model.map_layer1.weight", "model.enc.32x32_aux_residual.weight", "model.dec.8x8_in0.proj.weight"]),
 }
 
 
@@ -140,23 +145,24 @@ def main():
     options = parser.parse_args()
     everything = not (options.small or options.published or options.imagenet)
     torch.set_num_threads(1)
+    made_with = versions_json("torch", "numpy", "safetensors")
     print(f"torch {torch.__version__}, numpy {np.__version__}, safetensors {safetensors.__version__}")
     if options.small or everything:
         for seed, (name, config) in enumerate(CASES.items(), start=1):
             tensors, worst = small_case(config, seed)
             path = options.out / f"song_{name}.safetensors"
-            safetensors.torch.save_file(tensors, path, {"config": config.to_json()})
+            safetensors.torch.save_file(tensors, path, {"config": config.to_json(), "versions": made_with})
             print(f"{path}: {path.stat().st_size:,} bytes; furthest from fp64: {worst:.1e}")
     if options.published or everything:
         tensors = {}
-        for name, gradients in GRADIENTS.items():
+        for name, (batch, gradients) in PUBLISHED_CASES.items():
             config = PUBLISHED[name][0]
-            tensors |= published_case(name, Preconditioned(config), config.image_size, config.label_dim, 2, gradients)
-        safetensors.torch.save_file(tensors, options.out / "published_edm.safetensors")
+            tensors |= published_case(name, Preconditioned(config), config.image_size, config.label_dim, batch, gradients)
+        safetensors.torch.save_file(tensors, options.out / "published_edm.safetensors", {"versions": made_with})
     if options.imagenet or everything:
         network = adm_unet_twin.EdmPrecond(adm_unet_twin.AdmUnetConfig())
         tensors = published_case("imagenet64-cond-adm", network, 64, 1000, 1, [])
-        safetensors.torch.save_file(tensors, options.out / "published_adm.safetensors")
+        safetensors.torch.save_file(tensors, options.out / "published_adm.safetensors", {"versions": made_with})
 
 
 if __name__ == "__main__":

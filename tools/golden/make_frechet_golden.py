@@ -13,6 +13,8 @@ import pathlib
 
 import numpy as np
 
+from versions import versions
+
 
 def root(matrix):
     values, vectors = np.linalg.eigh(matrix)
@@ -47,7 +49,7 @@ def main():
         cases.append({"name": name, "a": a.tolist(), "b": b.tolist(), "frechet": frechet(a, b)})
     shifted = np.array(cases[0]["a"]) + 1.5
     cases.append({"name": "shift alone", "a": cases[0]["a"], "b": shifted.tolist(), "frechet": 6 * 1.5 ** 2})
-    out.write_text(json.dumps({"cases": cases}) + "\n")
+    out.write_text(json.dumps({"versions": versions("numpy"), "cases": cases}) + "\n")
     print(f"numpy {np.__version__}; {out}: {[(c['name'], round(c['frechet'], 6)) for c in cases]}")
 
 

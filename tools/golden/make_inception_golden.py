@@ -1,6 +1,6 @@
-"""Writes tests/golden/inception.safetensors: what pytorch-fid, torch-fidelity and clean-fid make of pictures on keyed weights.
+"""Writes tests/golden/inception.safetensors and fid.json: what pytorch-fid, torch-fidelity and clean-fid make of pictures on keyed weights.
 
-    python tools/golden/make_inception_golden.py [--out FILE]
+    python tools/golden/make_inception_golden.py [--out tests/golden]
 
 Needs torch, pytorch-fid, torch-fidelity, clean-fid, safetensors, xxhash. No weights are downloaded: both packages' networks are
 filled by keyed_feature_nets.py. Tensors, for the pictures `small` [1,3,48,40] and `large` [1,3,331,350] of test_picture():
@@ -8,9 +8,13 @@ filled by keyed_feature_nets.py. Tensors, for the pictures `small` [1,3,48,40] a
     <picture>.<resize>.features [1,2048]    <picture>.<resize>.logits [1,1008]   <picture>.<resize>.logits_unbiased [1,1008]
 <resize>: pytorch_fid by pytorch-fid's network; tf1 by torch-fidelity's whole extractor; clean_fid by clean-fid's resizer and
 pytorch-fid's network (clean-fid's own is a TorchScript file that has to be downloaded).
+
+fid.json: the whole way from bytes to FID under each resize, of two sets of numbered_picture()s. Only the first FID_COLUMNS features
+count, so that the covariances of so few pictures have full rank and pytorch-fid's sqrtm needs no correction.
 """
 import argparse
 import importlib.metadata
+import json
 import pathlib
 import tempfile
 
@@ -19,6 +23,10 @@ import safetensors.torch
 import torch
 
 from keyed_feature_nets import keyed_weight, test_picture
+from versions import versions, versions_json
+
+PACKAGES = ("torch", "pytorch-fid", "torch-fidelity", "clean-fid", "pillow")
+FID_PICTURES, FID_COLUMNS = 24, 12
 
 
 def keyed_state(module):
@@ -49,8 +57,45 @@ def pytorch_fid_outputs(network, x):
     return features, network.fc(features), features @ network.fc.weight.t()
 
 
+def numbered_picture(i, shift):
+    """[3,32,32] uint8, another one for every i and shift; tests/worker/run/inception_fid_test.cpp has the same."""
+    y, x = np.mgrid[0:32, 0:32].astype(np.int64)
+    planes = [((3 * (x + i) ** 2 + 5 * (y + 2 * i) ** 2 + x * y * (c + 1 + i % 5) + 11 * c * x) >> shift) & 255 for c in range(3)]
+    return np.stack(planes).astype(np.uint8)
+
+
+def input_of(resize, image, clean_resize):
+    """The network's input under one resize, [1,3,299,299]; None for tf1, whose extractor resizes by itself."""
+    batch = torch.from_numpy(image)[None]
+    if resize == "pytorch_fid":  # ToTensor, then InceptionV3.forward's resize and normalisation
+        return 2 * torch.nn.functional.interpolate(batch.float() / 255, size=(299, 299), mode="bilinear", align_corners=False) - 1
+    if resize == "clean_fid":
+        cleaned = torch.from_numpy(clean_resize(image.transpose(1, 2, 0)).transpose(2, 0, 1).copy())[None].float()
+        return (cleaned - 128) / 128
+    return None
+
+
+def fid_cases(network, fidelity, clean_resize):
+    from pytorch_fid.fid_score import calculate_frechet_distance
+    result = {}
+    for resize in ("pytorch_fid", "tf1", "clean_fid"):
+        stats = []
+        for shift in (6, 5):
+            rows = []
+            for i in range(FID_PICTURES):
+                image = numbered_picture(i, shift)
+                x = input_of(resize, image, clean_resize)
+                features = fidelity(torch.from_numpy(image)[None])[0] if x is None else pytorch_fid_outputs(network, x)[0]
+                rows.append(features.reshape(-1)[:FID_COLUMNS].double().numpy())
+            rows = np.stack(rows)
+            stats += [rows.mean(0), np.cov(rows, rowvar=False)]
+        result[resize] = float(calculate_frechet_distance(*stats))
+        print(f"fid, {resize}: {result[resize]}", flush=True)
+    return result
+
+
 def main():
-    default_out = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden" / "inception.safetensors"
+    default_out = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=default_out)
     out = parser.parse_args().out
@@ -77,15 +122,11 @@ def main():
             image = test_picture(*size)
             batch = torch.from_numpy(image)[None]
             inputs, outputs = {}, {}
-            # pytorch_fid: ToTensor, then InceptionV3.forward's resize and normalisation.
-            half_pixel = torch.nn.functional.interpolate(batch.float() / 255, size=(299, 299), mode="bilinear",
-                                                         align_corners=False)
-            inputs["pytorch_fid"] = 2 * half_pixel - 1
+            inputs["pytorch_fid"] = input_of("pytorch_fid", image, clean_resize)
             outputs["pytorch_fid"] = pytorch_fid_outputs(network, inputs["pytorch_fid"])
             outputs["tf1"] = fidelity(batch)
             inputs["tf1"] = captured["x"]
-            cleaned = torch.from_numpy(clean_resize(image.transpose(1, 2, 0)).transpose(2, 0, 1).copy())[None].float()
-            inputs["clean_fid"] = (cleaned - 128) / 128
+            inputs["clean_fid"] = input_of("clean_fid", image, clean_resize)
             outputs["clean_fid"] = pytorch_fid_outputs(network, inputs["clean_fid"])
             for resize, x in inputs.items():
                 probe = x.flatten()[:: x.numel() // 1000][:1000]
@@ -95,9 +136,13 @@ def main():
                     tensors[f"{key}.{name}"] = value.reshape(1, -1)
                 features = outputs[resize][0]
                 print(f"{key}: input mean {x.mean():.4f}; features mean {features.mean():.4f} largest {features.max():.4f}")
+        fid = fid_cases(network, fidelity, clean_resize)
     tensors = {key: value.contiguous().clone() for key, value in tensors.items()}
-    safetensors.torch.save_file(tensors, out)
-    print(f"{out}: {len(tensors)} tensors, {out.stat().st_size:,} bytes")
+    path = out / "inception.safetensors"
+    safetensors.torch.save_file(tensors, path, {"versions": versions_json(*PACKAGES)})
+    (out / "fid.json").write_text(json.dumps({"versions": versions(*PACKAGES), "columns": FID_COLUMNS, "pictures": FID_PICTURES,
+                                              "fid": fid}, indent=1) + "\n")
+    print(f"{path}: {len(tensors)} tensors, {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import torch
 
 from keyed_feature_nets import SEED, keyed_weight
 from keyed_fill import keyed_uniform
+from versions import versions_json
 
 TRUNK = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
@@ -109,7 +110,8 @@ def main():
         print(f"{name}: distances {single[0].tolist()}, gradient's norm {single[1].norm():.4g}")
     with torch.no_grad():
         tensors["piq_224.distance"] = piq_max(up(x / 2 + 0.5, 224), up(y / 2 + 0.5, 224)).flatten()
-    safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, out)
+    safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, out,
+                                {"versions": versions_json("torch", "torchvision", "lpips", "piq")})
     print(f"{out}: {out.stat().st_size:,} bytes")
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from keyed_feature_nets import SEED, test_picture
 from keyed_fill import keyed_uniform
+from versions import versions_json
 
 
 def features(name, rows, columns, shift=0.0):
@@ -131,7 +132,8 @@ def main():
     tensors = {}
     golden = {"versions": versions, "fid": fid_cases(), "pil": resize_cases(tensors), **torch_fidelity_cases()}
     (out / "metrics.json").write_text(json.dumps(golden, indent=1) + "\n")
-    safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, out / "resize.safetensors")
+    safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, out / "resize.safetensors",
+                                {"versions": versions_json("torch-fidelity", "clean-fid", "pillow")})
     npz_files(out)
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
+from versions import versions_json
+
 DECODED = ["rgb.png", "grey.png", "palette.png", "one_bit.png", "opaque.png", "interlaced.png", "rgb.jpg", "rgb444.jpg", "grey.jpg",
            "progressive.jpg"]
 RESIZES = [("rgb.png", "box", 9, 7), ("rgb.png", "lanczos", 16, 16), ("rgb.png", "lanczos", 5, 13), ("grey.png", "lanczos", 10, 10),
@@ -48,7 +50,7 @@ def interlaced_png(image):
 
 
 def write_safetensors(path, arrays):
-    header, data = {"__metadata__": {"format": "pt"}}, b""
+    header, data = {"__metadata__": {"format": "pt", "versions": versions_json("pillow", "numpy")}}, b""
     for name in sorted(arrays):
         content = arrays[name].tobytes()
         header[name] = {"dtype": "U8", "shape": list(arrays[name].shape), "data_offsets": [len(data), len(data) + len(content)]}

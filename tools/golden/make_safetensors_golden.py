@@ -13,6 +13,8 @@ import sys
 import safetensors
 from safetensors import TensorSpec, deserialize, serialize, serialize_file
 
+from versions import versions_json
+
 # The package's own spelling -> bits an element.
 DTYPES = {"bool": 8, "uint8": 8, "int8": 8, "float8_e5m2": 8, "float8_e4m3fn": 8, "float8_e8m0fnu": 8, "float8_e4m3fnuz": 8,
           "float8_e5m2fnuz": 8, "int16": 16, "uint16": 16, "float16": 16, "bfloat16": 16, "int32": 32, "uint32": 32, "float32": 32,
@@ -51,7 +53,8 @@ def main():
     tensors["empty"] = entry("empty", "float32", [0, 5], 32)
     tensors["scalar"] = entry("scalar", "float64", [], 64)
     path = folder / "safetensors_package.safetensors"
-    serialize_file(tensors, str(path), {"made_by": "the safetensors package", "unicode": "é \u2028 \U0001f600"})
+    serialize_file(tensors, str(path), {"made_by": "the safetensors package", "unicode": "é \u2028 \U0001f600",
+                                         "versions": versions_json("safetensors")})
     path.chmod(0o644)
     print(f"{path}: {len(tensors)} tensors; not written by this version: {', '.join(left_out) or 'none'}")
 

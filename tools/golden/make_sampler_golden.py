@@ -11,6 +11,8 @@ import json
 import pathlib
 import platform
 
+from versions import versions
+
 NUM_STEPS, SIGMA_MIN, SIGMA_MAX, RHO = 18, 0.002, 80.0, 7
 STARTS = (-1.7, -0.2, 0.4, 2.1)
 PUBLISHED = (80, 57.585985, 40.785574, 28.374585, 19.352453, 12.910082, 8.400935, 5.315195, 3.256822, 1.92334,
@@ -51,7 +53,7 @@ def main():
     out = parser.parse_args().out
     sigmas = schedule()
     trajectories = [{"start": z, "states": heun(z, sigmas), "end": heun(z, sigmas)[-1]} for z in STARTS]
-    golden = {"denoiser": "0.3 x / (1 + sigma^2) + 0.1", "num_steps": NUM_STEPS, "sigma_min": SIGMA_MIN,
+    golden = {"versions": versions(), "denoiser": "0.3 x / (1 + sigma^2) + 0.1", "num_steps": NUM_STEPS, "sigma_min": SIGMA_MIN,
               "sigma_max": SIGMA_MAX, "rho": RHO, "sigmas": sigmas, "trajectories": trajectories}
     out.write_text(json.dumps(golden, indent=1) + "\n")
     print(f"Python {platform.python_version()}; {out}: ends {[round(t['end'], 6) for t in trajectories]}")

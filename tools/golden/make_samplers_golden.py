@@ -21,6 +21,7 @@ import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
 from keyed_fill import STREAM_SAMPLER_NOISE, keyed_normal
+from versions import versions
 
 STARTS = (-1.7, -0.2, 0.4, 2.1)
 STABLE_DIFFUSION = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
@@ -58,7 +59,7 @@ def discrete():
             x0 = scheduler.step(output, t, x).pred_original_sample
             conversions.append({"prediction": prediction, "t": t, "x_t": x.tolist(), "raw": output.tolist(), "x0": x0.tolist()})
     table = scheduler_of("ddim").alphas_cumprod
-    return {"diffusers": diffusers.__version__, "alpha_bar": [float(a) for a in table], "trajectories": trajectories,
+    return {"versions": versions("diffusers", "torch", "numpy"), "alpha_bar": [float(a) for a in table], "trajectories": trajectories,
             "conversions": conversions}
 
 
@@ -97,7 +98,7 @@ def main():
     published = {"S_churn": 40.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.003}
     cases = [sigma_case("euler", 18, none, 0, 0), sigma_case("heun", 18, published, 9, 2 ** 33),
              sigma_case("heun", 256, published, 9, 100), sigma_case("euler", 40, published, 10, 0)]
-    (out / "sigma_samplers.json").write_text(json.dumps({"trajectories": cases}, indent=1) + "\n")
+    (out / "sigma_samplers.json").write_text(json.dumps({"versions": versions("numpy"), "trajectories": cases}, indent=1) + "\n")
     (out / "discrete_samplers.json").write_text(json.dumps(discrete()) + "\n")
 
 

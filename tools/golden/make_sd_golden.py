@@ -4,7 +4,8 @@
 
 Small networks (sd_*.safetensors): every weight and input is a keyed draw of its name (keyed_fill.py), so only results are
 stored: output.*, grad.<key> of loss = sum(output * probe), grad of the inputs; `config` (the document that the library
-itself saves), `keys` (its parameters in order) and `versions` are in __metadata__.
+itself saves), `keys` (its parameters in order) and `versions` are in __metadata__, and `bf16`: how far PyTorch's own bf16 is from
+its fp32 on this network, each output and all gradients of a part together.
 
 sd_published.json: counts, and a digest over "name shape" lines, of networks of published size, built without memory.
 
@@ -12,6 +13,7 @@ With --published (minutes, 8 GB): sd_probes.safetensors, 1,000 values and the mo
 SD 1.5 networks, filled by the same draws.
 """
 import argparse
+import copy
 import hashlib
 import json
 import math
@@ -107,13 +109,37 @@ def results(network, run, inputs, named=lambda name: name):
     return {k: v.contiguous() for k, v in tensors.items()}
 
 
-def save(out, name, network, config, tensors, named=lambda name: name):
+def part_of(name):
+    """The part of a network whose bf16 gradients are judged together."""
+    if name.startswith(("decoder.", "post_quant_conv.", "input.z")):
+        return "decoder"
+    return "encoder" if name.startswith(("encoder.", "quant_conv.", "input.images", "input.noise")) else "network"
+
+
+def bf16_distances(network, run, inputs, tensors, named=lambda name: name):
+    """{"forward": {output: distance}, "backward": {part: distance}} of bf16 from the fp32 results in `tensors`."""
+    half = copy.deepcopy(network).to(torch.bfloat16)
+    found = results(half, run, {k: v.bfloat16() if v.is_floating_point() else v for k, v in inputs.items()}, named)
+    distance = lambda keys: (sum(((found[k].double() - tensors[k].double()) ** 2).sum() for k in keys) /  # noqa: E731
+                             sum((tensors[k].double() ** 2).sum() for k in keys)).sqrt().item()
+    parts = {}
+    for key in tensors:
+        if key.startswith("grad."):
+            parts.setdefault(part_of(key.removeprefix("grad.")), []).append(key)
+    return {"forward": {k.removeprefix("output."): distance([k]) for k in tensors if k.startswith("output.")},
+            "backward": {part: distance(keys) for part, keys in parts.items()}}
+
+
+def save_case(out, name, network, config, run, inputs, named=lambda name: name, stored=()):
+    """A small network's results; `stored`: the inputs that are no draws."""
+    tensors = results(network, run, inputs, named)
+    bf16 = bf16_distances(network, run, inputs, tensors, named)
     keys = [named(k) for k in network.state_dict() if not k.endswith("position_ids")]
-    metadata = {"config": config, "keys": json.dumps(keys), "versions": json.dumps(versions())}
+    metadata = {"config": config, "keys": json.dumps(keys), "versions": json.dumps(versions()), "bf16": json.dumps(bf16)}
     path = out / f"{name}.safetensors"
-    safetensors.torch.save_file(tensors, path, metadata=metadata)
+    safetensors.torch.save_file(tensors | {f"input.{k}": inputs[k] for k in stored}, path, metadata=metadata)
     count = sum(p.numel() for p in network.parameters())
-    print(f"{path}: {count:,} parameters, {len(tensors)} tensors, {path.stat().st_size:,} bytes")
+    print(f"{path}: {count:,} parameters, {len(tensors)} tensors, {path.stat().st_size:,} bytes; bf16 {bf16}")
 
 
 def unet_inputs(options, height, width, batch, length):
@@ -121,41 +147,43 @@ def unet_inputs(options, height, width, batch, length):
             "t": torch.tensor([999, 0, 421][:batch])}
 
 
+def run_unet(net, i):
+    return {"raw": net(i["x"], i["t"], i["text"]).sample}
+
+
+def run_vae(net, i):
+    posterior = net.encode(i["images"]).latent_dist
+    outputs = {"mean": posterior.mean, "logvar": posterior.logvar, "images": net.decode(i["z"]).sample}
+    return outputs | ({"sample": posterior.mean + posterior.std * i["noise"]} if "noise" in i else {})
+
+
+def run_tiny(net, i):
+    return {"latents": net.encode(i["images"]).latents, "images": net.decode(i["z"]).sample}
+
+
+def run_clip(net, i):
+    return {"hidden": net(i["ids"])[0]}
+
+
 def small(out):
     for name, (options, (height, width)) in UNETS.items():
         network = fill(UNet2DConditionModel(**options))
-        inputs = unet_inputs(options, height, width, 3, 5)
-        run = lambda net, i: {"raw": net(i["x"], i["t"], i["text"]).sample}  # noqa: E731
-        tensors = results(network, run, inputs)
-        half = UNet2DConditionModel(**options)
-        half.load_state_dict(network.state_dict())
-        half = half.to(torch.bfloat16)
-        with torch.no_grad():
-            y = half(inputs["x"].bfloat16(), inputs["t"], inputs["text"].bfloat16()).sample.float()
-        print(f"{name}: bf16 against fp32 in PyTorch: {(y - tensors['output.raw']).norm() / tensors['output.raw'].norm():.1e}")
-        save(out, name, network, network.to_json_string(), tensors)
+        save_case(out, name, network, network.to_json_string(), run_unet, unet_inputs(options, height, width, 3, 5))
 
     network = fill(AutoencoderKL(**SMALL_VAE))
     inputs = {"images": draw("input.images", (2, 3, 12, 8)), "noise": draw("input.noise", (2, 4, 6, 4)),
               "z": draw("input.z", (2, 4, 6, 4))}
-
-    def run_vae(net, i):
-        posterior = net.encode(i["images"]).latent_dist
-        return {"mean": posterior.mean, "logvar": posterior.logvar, "sample": posterior.mean + posterior.std * i["noise"],
-                "images": net.decode(i["z"]).sample}
-    save(out, "sd_autoencoder_kl", network, network.to_json_string(), results(network, run_vae, inputs))
+    save_case(out, "sd_autoencoder_kl", network, network.to_json_string(), run_vae, inputs)
 
     network = fill(AutoencoderTiny(**SMALL_TINY))
     inputs = {"images": draw("input.images", (2, 3, 12, 8)), "z": draw("input.z", (2, 4, 3, 2))}
-    run_tiny = lambda net, i: {"latents": net.encode(i["images"]).latents, "images": net.decode(i["z"]).sample}  # noqa: E731
-    save(out, "sd_tiny_autoencoder", network, network.to_json_string(), results(network, run_tiny, inputs))
+    save_case(out, "sd_tiny_autoencoder", network, network.to_json_string(), run_tiny, inputs)
 
     for act in ("quick_gelu", "gelu"):
         network = fill(clip(**SMALL_CLIP, hidden_act=act), published_name)
         ids = torch.tensor([[58, 3, 17, 44, 59, 59, 59, 59, 59], [58, 0, 1, 2, 3, 4, 5, 6, 59]])
-        run_clip = lambda net, i: {"hidden": net(i["ids"])[0]}  # noqa: E731
-        tensors = results(network, run_clip, {"ids": ids}, published_name) | {"input.ids": ids}
-        save(out, f"sd_clip_text_{act}", network, network.config.to_json_string(use_diff=False), tensors, published_name)
+        save_case(out, f"sd_clip_text_{act}", network, network.config.to_json_string(use_diff=False), run_clip, {"ids": ids},
+                  published_name, stored=("ids",))
 
 
 def digest(network, named=lambda name: name):

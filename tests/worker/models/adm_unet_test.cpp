@@ -4,38 +4,64 @@
 
 #include "common/error.h"
 #include "common/safetensors_file.h"
-#include "worker/models/preconditioners.h"
+#include "worker/models/edm_parity.h"
 #include "worker/models/golden_tensors.h"
 #include "worker/models/model_factory.h"
+#include "worker/models/preconditioners.h"
 
 namespace onestep {
 namespace {
 
-class GoldenTest : public testing::TestWithParam<const char*> {};
-
-// tools/golden/make_adm_unet_golden.py: a PyTorch twin written from the published description. fp32 against fp32 over about
-// forty layers: 1e-5 forward, 1e-4 for gradients.
-TEST_P(GoldenTest, ForwardAndEveryGradientAgreeWithThePyTorchTwin) {
-  const SafetensorsFile golden(std::string(ONESTEP_SOURCE_DIR "/tests/golden/") + GetParam());
-  EdmPrecond net(network_spec_from_json(nlohmann::json::parse(golden.metadata().at("config")), GetParam()));
-  auto parameters = net.named_parameters();
-  {
+class GoldenTest : public testing::TestWithParam<const char*> {
+ protected:
+  const SafetensorsFile golden_{std::string(ONESTEP_SOURCE_DIR "/tests/golden/") + GetParam()};
+  const NetworkSpec spec_ = network_spec_from_json(nlohmann::json::parse(golden_.metadata().at("config")), GetParam());
+  ParityCase row(const std::string& dtype) { return {edm_component(spec_), twin_of(golden_), inputs_of(spec_, 3, dtype), kRelativeNorm}; }
+  torch::Tensor golden(const std::string& name) { return tensor_of(golden_.at(name)); }
+  torch::Tensor denoise(EdmPrecond& net, const torch::Tensor& x) {
+    return net.denoise(x, golden("input.sigma"), {golden("input.labels").argmax(1), {}});
+  }
+  void load(EdmPrecond& net) {
     torch::NoGradGuard no_grad;
-    for (auto& item : parameters) item.value().copy_(tensor_of(golden.at("weights." + item.key())));
+    for (auto& item : net.named_parameters()) item.value().copy_(golden("weights." + item.key()));
   }
-  std::size_t golden_weights = 0;
-  for (const TensorView& view : golden.tensors()) golden_weights += view.name.starts_with("weights.") ? 1 : 0;
-  EXPECT_EQ(golden_weights, parameters.size());
+};
 
-  auto x = tensor_of(golden.at("input.x")).requires_grad_(true);
-  const Condition condition{tensor_of(golden.at("input.labels")).argmax(1), {}};
-  const auto denoised = net.denoise(x, tensor_of(golden.at("input.sigma")), condition);
-  EXPECT_LT(relative_error(denoised, tensor_of(golden.at("output.denoised"))), 1e-5);
-  (denoised * tensor_of(golden.at("input.probe"))).sum().backward();
-  EXPECT_LT(relative_error(x.grad(), tensor_of(golden.at("grad.x"))), 1e-4);
-  for (const auto& item : parameters) {
-    EXPECT_LT(relative_error(item.value().grad(), tensor_of(golden.at("grad." + item.key()))), 1e-4) << item.key();
+// tools/golden/make_adm_unet_golden.py: a PyTorch twin written from the published description.
+TEST_P(GoldenTest, ForwardAndEveryGradientAgreeWithThePyTorchTwin) {
+  EdmPrecond net(spec_);
+  load(net);
+  std::size_t golden_weights = 0;
+  for (const TensorView& view : golden_.tensors()) golden_weights += view.name.starts_with("weights.") ? 1 : 0;
+  EXPECT_EQ(golden_weights, net.named_parameters().size());
+
+  ParityRow parity(row("fp32"));
+  auto x = golden("input.x").requires_grad_(true);
+  const auto denoised = denoise(net, x);
+  parity.forward(relative_error(denoised, golden("output.denoised")), kForwardBound);
+  (denoised * golden("input.probe")).sum().backward();
+  parity.backward(relative_error(x.grad(), golden("grad.x")), kGradientBound, "x");
+  for (const auto& item : net.named_parameters()) {
+    parity.backward(relative_error(item.value().grad(), golden("grad." + item.key())), kGradientBound, item.key());
   }
+}
+
+TEST_P(GoldenTest, Bf16IsWithinItsBound) {
+  EdmPrecond net(spec_);
+  load(net);
+  net.cast_weights(torch::kBFloat16);
+  ParityRow parity(row("bf16"));
+  auto x = golden("input.x").requires_grad_(true);
+  const auto denoised = denoise(net, x);
+  EXPECT_EQ(denoised.scalar_type(), torch::kFloat32);
+  const double error = relative_error(denoised.detach(), golden("output.denoised"));
+  EXPECT_GT(error, 1e-5);  // it was bf16
+  parity.forward(error, kBf16ForwardBound);
+  (denoised * golden("input.probe")).sum().backward();
+  GradientDistance distance;
+  distance.add(x.grad(), golden("grad.x"));
+  for (const auto& item : net.named_parameters()) distance.add(item.value().grad(), golden("grad." + item.key()));
+  parity.backward(distance.value(), kBf16GradientBound);
 }
 
 INSTANTIATE_TEST_SUITE_P(Networks, GoldenTest,
