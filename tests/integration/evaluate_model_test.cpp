@@ -24,7 +24,7 @@ namespace {
 using ::testing::HasSubstr;
 using nlohmann::json;
 
-constexpr std::int64_t kReal = 24, kCount = 14, kSide = 16;
+constexpr std::int64_t kReal = 24, kDraws = 14, kSide = 16;
 constexpr std::int64_t kFeatures = Inception::kNumFeatures;
 
 // A detector, an image file and a teacher of a few iterations on it, for all tests here.
@@ -51,7 +51,7 @@ class ModelEvaluation : public ::testing::Test {
 
   static json spec(const json& changes) {
     json whole = {{"name", "e"}, {"kind", "evaluate"}, {"seed", 9}, {"model", teacher()}, {"detector", detector()},
-                  {"dataset", {{"path", dataset()}}}, {"count", kCount}, {"batch", 4},
+                  {"dataset", {{"path", dataset()}}}, {"count", kDraws}, {"batch", 4},
                   {"sampler", {{"kind", "heun"}, {"steps", 3}, {"S_churn", 20}}},
                   {"metrics", {"fid", "is", "kid", "precision_recall"}}};
     whole.update(changes);
@@ -87,14 +87,14 @@ TEST_F(ModelEvaluation, TheResultSaysWhatItWasMadeOfUnderEveryResize) {
     EXPECT_EQ(result.at("weights"), "ema");
     EXPECT_EQ(result.at("noise_seed"), 9);
     EXPECT_EQ(result.at("first_image"), 0);
-    EXPECT_EQ(result.at("count"), kCount);
+    EXPECT_EQ(result.at("count"), kDraws);
     EXPECT_EQ(result.at("images"), 64);
     EXPECT_EQ(result.at("model_sha256"), sha256_file(teacher() + "/model.safetensors"));
     EXPECT_EQ(result.at("detector"), "inception-2015-12-05");
     EXPECT_EQ(result.at("detector_sha256"), sha256_file(detector()));
     EXPECT_EQ(result.at("dataset_sha256"), dataset_digest_);
     EXPECT_EQ(result.at("reference_count"), kReal);
-    EXPECT_EQ(result.at("kid_subset_size"), kCount);  // all that both sides have
+    EXPECT_EQ(result.at("kid_subset_size"), kDraws);  // all that both sides have
     EXPECT_THAT(done.error, HasSubstr("kid: estimates of 14 images a side, all there are; published figures take 1000"));
     EXPECT_EQ(result.at("frechet"), result.at("fid"));
     EXPECT_GE(result.at("inception_score").get<double>(), 1);
@@ -104,7 +104,7 @@ TEST_F(ModelEvaluation, TheResultSaysWhatItWasMadeOfUnderEveryResize) {
     }
     // The statistics on disk are those that were compared: the same fp64 numbers, so the same distance but for the last bits.
     const double again = frechet_distance(statistics(resize, "reference.npz", kReal).stats,
-                                          statistics(resize, "statistics.npz", kCount).stats);
+                                          statistics(resize, "statistics.npz", kDraws).stats);
     EXPECT_NEAR(result.at("fid").get<double>() / again, 1, 1e-9);
     distances.insert(again);
   }
