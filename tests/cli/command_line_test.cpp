@@ -104,14 +104,18 @@ TEST(CommandLine, FollowEndsWithOneJsonObjectAndTheJobsFate) {
   const std::string submitted = http_answer(201, "application/json", R"({"pipeline":{"id":"p-1","name":"p"},"jobs":[]})");
   const auto pipeline = [](const std::string& state) {
     return http_answer(200, "application/json",
-                       R"({"jobs":[{"name":"a","kind":"export","state":")" + state +
+                       R"({"last_event_id":"4","jobs":[{"id":"a-1","name":"a","kind":"export","state":")" + state +
                            R"(","attempts":1,"digest":"d","reason":"why","parent":""}]})");
   };
-  CannedServer good({submitted, pipeline("running"), pipeline("succeeded")});
+  const std::string events = http_answer(200, "text/event-stream",
+                                         "id: 5\nevent: state\ndata: {\"job\":\"a-1\",\"name\":\"a\",\"kind\":\"export\","
+                                         "\"state\":\"succeeded\",\"attempts\":1,\"digest\":\"d\"}\n\n");
+  CannedServer good({submitted, pipeline("running"), events});
   const ProgramResult succeeded =
       run_program({"/bin/sh", "-c", kProgram + " submit " + kPipeline + " --follow --json --url " + good.url() + " 2>/dev/null"});
   EXPECT_EQ(succeeded.exit_status, 0);
   EXPECT_EQ(succeeded.output, R"({"jobs":[{"name":"a","kind":"export","state":"succeeded","attempts":1,"digest":"d"}]})" "\n");
+  EXPECT_THAT(good.requests().at(2), HasSubstr("Last-Event-ID: 4\r\n"));
 
   CannedServer bad({submitted, pipeline("failed")});
   const ProgramResult failed = onestep("submit " + kPipeline + " --follow --url " + bad.url());
@@ -130,24 +134,22 @@ TEST(CommandLine, LogsGoOnFromTheOffsetTheyReached) {
   EXPECT_THAT(server.requests().at(1), HasSubstr("attempt=2"));
 }
 
-// A restart begins a new log: the old one is read to its end, the new one from its beginning.
-TEST(CommandLine, FollowedLogsGoOnWithTheNextAttempt) {
-  const auto job = [](const std::string& state, int attempts) {
-    nlohmann::json body = {{"id", "a-1"}, {"state", state}, {"attempts", nlohmann::json::array()}};
-    for (int i = 0; i < attempts; ++i) body["attempts"].push_back({{"number", i + 1}});
-    return http_answer(200, "application/json", body.dump());
+// A restart begins a new log, which the events bring after the old one's end; a stream that breaks goes on where it ended.
+TEST(CommandLine, FollowedLogsGoOnWithTheNextAttemptAndAfterABrokenStream) {
+  const std::string job = http_answer(
+      200, "application/json", R"({"id":"a-1","state":"running","attempts":[{"number":1}],"last_event_id":"7"})");
+  const auto log = [](const std::string& id, int attempt, const std::string& text) {
+    const nlohmann::json body = {{"attempt", attempt}, {"text", text}};
+    return "id: " + id + "\nevent: log\ndata: " + body.dump() + "\n\n";
   };
-  const auto text = [](const std::string& body, int attempt, int next) {
-    return http_answer(200, "text/plain", body,
-                       "X-Attempt: " + std::to_string(attempt) + "\r\nX-Next-Offset: " + std::to_string(next) + "\r\n");
-  };
-  CannedServer server({job("running", 1), text("one\n", 1, 4), text("", 1, 4), job("succeeded", 2),
-                       text("killed\n", 1, 11), text("", 1, 11), job("succeeded", 2), text("two\n", 2, 4),
-                       text("", 2, 4)});
+  const std::string ended = "id: 9.2.4\nevent: state\ndata: {\"job\":\"a-1\",\"state\":\"succeeded\"}\n\n";
+  CannedServer server({job, http_answer(200, "text/event-stream", log("7.1.4", 1, "one\n")),
+                       http_answer(200, "text/event-stream",
+                                   log("7.1.11", 1, "killed\n") + log("8.2.4", 2, "two\n") + ended)});
   const ProgramResult run = onestep("logs a-1 --follow --url " + server.url());
   EXPECT_EQ(run.output, "one\nkilled\ntwo\n");
-  EXPECT_THAT(server.requests().at(4), HasSubstr("offset=4&limit=65536&attempt=1"));
-  EXPECT_THAT(server.requests().at(7), HasSubstr("offset=0&limit=65536&attempt=2"));
+  EXPECT_THAT(server.requests().at(1), HasSubstr("Last-Event-ID: 7.1.0\r\n"));
+  EXPECT_THAT(server.requests().at(2), HasSubstr("Last-Event-ID: 7.1.4\r\n"));
 }
 
 }  // namespace

@@ -50,7 +50,8 @@ TEST(DiscreteSchedule, TableIsThatOfDiffusers) {
 
 TEST(Prediction, ConversionsAreThoseOfDiffusers) {
   const auto schedule = DiscreteSchedule::scaled_linear(1000, 0.00085, 0.012);
-  for (const auto& json : diffusers_golden().at("conversions")) {
+  const auto document = diffusers_golden();
+  for (const auto& json : document.at("conversions")) {
     const auto kind = json.at("prediction") == "epsilon"        ? Prediction::kEpsilon
                       : json.at("prediction") == "v_prediction" ? Prediction::kV
                                                                 : Prediction::kX0;

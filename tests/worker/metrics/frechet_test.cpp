@@ -66,7 +66,8 @@ TEST(Frechet, AgreesWithTheUnsymmetricForm) {
 // pytorch-fid's value at full rank; with fewer rows than columns the nuclear norm of A1 A2^T, by singular values, and the formula
 // by scipy.linalg.eigh, whose roots of eigenvalues that should be 0 are part of the difference.
 TEST(Frechet, IsThePackagesAtAnyRank) {
-  for (const auto& item : golden_metrics().at("fid")) {
+  const auto document = golden_metrics();
+  for (const auto& item : document.at("fid")) {
     const std::string name = "fid." + item.at("name").get<std::string>();
     const std::int64_t columns = item.at("columns");
     const auto a = feature_stats(keyed_features(name + ".a", item.at("rows").at(0), columns));

@@ -17,7 +17,8 @@ nlohmann::json golden() {
 
 // tools/golden/keyed_fill.py, NumPy: the same bits.
 TEST(Initialize, KeyedUniformIsTheNumPyTwins) {
-  for (const auto& json : golden().at("uniform")) {
+  const auto document = golden();
+  for (const auto& json : document.at("uniform")) {
     torch::Tensor tensor = torch::empty(json.at("shape").get<std::vector<std::int64_t>>());
     fill_keyed_uniform(tensor, json.at("seed"), json.at("name"), json.at("bound"));
     const auto values = json.at("values").get<std::vector<float>>();
@@ -27,7 +28,8 @@ TEST(Initialize, KeyedUniformIsTheNumPyTwins) {
 
 // fp64 there, fp32 polynomials here: equal up to fp32 rounding.
 TEST(Initialize, KeyedNormalIsTheNumPyTwins) {
-  for (const auto& json : golden().at("normal")) {
+  const auto document = golden();
+  for (const auto& json : document.at("normal")) {
     const auto values = json.at("values").get<std::vector<float>>();
     const auto found = keyed_normal({json.at("seed"), RandomStream{json.at("stream").get<std::uint32_t>()}, json.at("step")},
                                     json.at("sample").get<std::int64_t>(), 1, {static_cast<std::int64_t>(values.size())});

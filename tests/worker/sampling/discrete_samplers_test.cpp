@@ -43,7 +43,8 @@ nlohmann::json golden_steps() {
 }
 
 TEST(DiscreteSamplers, FollowTheTrajectoriesOfDiffusers) {
-  for (const auto& json : golden_steps().at("trajectories")) {
+  const auto golden = golden_steps();
+  for (const auto& json : golden.at("trajectories")) {
     SamplerSpec spec;
     spec.kind = json.at("kind");
     spec.steps = json.at("steps");

@@ -56,7 +56,8 @@ torch::Tensor noise_of(const nlohmann::json& json) {
 }
 
 TEST(SigmaSamplers, FollowTheGoldenTrajectories) {
-  for (const auto& json : golden_sigmas().at("trajectories")) {
+  const auto golden = golden_sigmas();
+  for (const auto& json : golden.at("trajectories")) {
     const SamplerSpec spec = spec_of(json);
     ClosedFormSigma denoiser;
     SampleOptions options;
