@@ -50,6 +50,11 @@ auto call(const char* name, const std::string& path, Function function) -> declt
   fail(name, path, error);
 }
 
+void require_regular(const std::string& path, const struct stat& status) {
+  if (S_ISREG(status.st_mode)) return;
+  throw Error(ErrorCode::kIo, path + ": expected a regular file, found something else");
+}
+
 std::string parent_of(const std::string& path) {
   const std::string parent = std::filesystem::path(path).parent_path().string();
   return parent.empty() ? "." : parent;
@@ -191,8 +196,11 @@ void remove_file_durably(const std::string& path) {
 }
 
 std::string read_file(const std::string& path) {
-  const Descriptor file(path, O_RDONLY);
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK);  // a named pipe would wait for its writer
   if (file.value() < 0) fail_read("open", path, errno);
+  struct stat status {};
+  if (::fstat(file.value(), &status) < 0) fail("stat", path, errno);
+  require_regular(path, status);
   std::string content;
   std::vector<char> buffer(std::size_t{1} << 16);
   for (;;) {
@@ -214,9 +222,7 @@ bool file_exists(const std::string& path) {
 std::uint64_t file_size(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) < 0) fail_read("stat", path, errno);
-  if (!S_ISREG(status.st_mode)) {
-    throw Error(ErrorCode::kIo, path + ": expected a regular file, found something else");
-  }
+  require_regular(path, status);
   return static_cast<std::uint64_t>(status.st_size);
 }
 

@@ -46,7 +46,7 @@ void create_folders_durably(const std::string& path);
 void sync_folder(const std::string& path);
 void remove_file_durably(const std::string& path);  // absent is fine
 
-// Whole content. Errors: kNotFound, kIo.
+// Whole content of a regular file. Errors: kNotFound; kIo, also for a folder, a pipe or a device, which have no end to wait for.
 std::string read_file(const std::string& path);
 bool file_exists(const std::string& path);
 std::uint64_t file_size(const std::string& path);

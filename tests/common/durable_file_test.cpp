@@ -1,6 +1,7 @@
 #include "common/durable_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <cstring>
@@ -157,6 +158,17 @@ TEST(ReadFile, AbsentAndFolderDiffer) {
   ASSERT_TRUE(is_folder);
   EXPECT_EQ(is_folder->code, ErrorCode::kIo);
   EXPECT_EQ(error_of([&] { file_size(folder / "absent"); })->code, ErrorCode::kNotFound);
+}
+
+TEST(ReadFile, WhatHasNoEndIsRefused) {
+  const TempFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  for (const std::string& path : {folder / "pipe", std::string("/dev/zero")}) {
+    const auto error = error_of([&] { read_file(path); });
+    ASSERT_TRUE(error) << path;
+    EXPECT_EQ(error->code, ErrorCode::kIo) << path;
+    EXPECT_EQ(error->message, path + ": expected a regular file, found something else");
+  }
 }
 
 TEST(MappedFile, BytesOfTheFileAlsoAfterMove) {
