@@ -81,8 +81,7 @@ class Watch {
  private:
   void take(const ServerEvent& event) {
     if (event.type != "state" && event.type != "progress") return;
-    const json body = json::parse(event.data, nullptr, false);
-    if (!body.is_object()) throw Error(ErrorCode::kUnavailable, "an event of the coordinator is no JSON object");
+    const json body = body_of(event);
     last_event_ = event.id;
     for (json& job : jobs_) {
       if (job.value("id", "") != body.value("job", "?")) continue;

@@ -86,7 +86,7 @@ void follow_log(const Client& client, const LogsOptions& options, const json& jo
       client.stream(target, last_id, [&](const ServerEvent& event) {
         heard = std::chrono::steady_clock::now();
         if (event.type != "log" && event.type != "state") return true;
-        const json body = json::parse(event.data);
+        const json body = body_of(event);
         last_id = event.id;
         if (event.type == "log") print_text(options, body.at("attempt"), body.at("text"));
         ended = event.type == "state" && has_ended(text_at(body, "state"));

@@ -1,6 +1,14 @@
 #include "cli/server_events.h"
 
+#include "common/error.h"
+
 namespace onestep {
+
+nlohmann::json body_of(const ServerEvent& event) {
+  nlohmann::json body = nlohmann::json::parse(event.data, nullptr, false);
+  if (!body.is_object()) throw Error(ErrorCode::kUnavailable, "an event of the coordinator is no JSON object");
+  return body;
+}
 
 void ServerEventParser::feed(std::string_view bytes, const std::function<void(const ServerEvent&)>& on_event) {
   while (!bytes.empty()) {

@@ -1,6 +1,8 @@
 // Server-sent events as they arrive: bytes in, events out.
 #pragma once
 
+#include <nlohmann/json.hpp>
+
 #include <functional>
 #include <string>
 #include <string_view>
@@ -12,6 +14,9 @@ struct ServerEvent {
   std::string type;  // "message" where the server names none; "" for a heartbeat
   std::string data;
 };
+
+// The object in `data`. Errors: kUnavailable for anything else: it is no coordinator that speaks.
+nlohmann::json body_of(const ServerEvent& event);
 
 // One stream, from its first byte on. Comments are handed on as heartbeats.
 class ServerEventParser {

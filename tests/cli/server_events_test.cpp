@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include "common/error.h"
+
 namespace onestep {
 namespace {
 
@@ -39,6 +41,18 @@ TEST(ServerEventParser, JoinsLinesOfDataAndTakesBothLineEnds) {
 
 TEST(ServerEventParser, AnEventThatIsCutOffIsNone) {
   EXPECT_TRUE(parsed("id: 1\nevent: state\ndata: {}\n", 100).empty());
+}
+
+TEST(ServerEvents, ABodyIsAnObject) {
+  EXPECT_EQ(body_of({"1", "state", R"({"job":"a"})"}).at("job"), "a");
+  for (const char* data : {"", "{", "[1]", "7"}) {
+    try {
+      body_of({"1", "state", data});
+      FAIL() << data;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUnavailable) << data;
+    }
+  }
 }
 
 }  // namespace
