@@ -38,15 +38,21 @@ std::string host_header(const ServerUrl& url) {
   return (v6 ? "[" + url.host + "]" : url.host) + ":" + url.port;
 }
 
-// One request on a connection of its own; the response is moved into `result`, which outlives the coroutine.
-asio::awaitable<void> exchange(const ServerUrl& url, std::chrono::milliseconds timeout,
-                               http::request<http::string_body>& request, ClientResponse& result) {
+// A connection; what is done with it next must be done within `timeout`, too.
+asio::awaitable<beast::tcp_stream> connected(const ServerUrl& url, std::chrono::milliseconds timeout) {
   const auto executor = co_await asio::this_coro::executor;
   asio::ip::tcp::resolver resolver(executor);
   const auto addresses = co_await resolver.async_resolve(url.host, url.port, use_awaitable);
   beast::tcp_stream stream(executor);
   stream.expires_after(timeout);
   co_await stream.async_connect(addresses, use_awaitable);
+  co_return stream;
+}
+
+// One request on a connection of its own; the response is moved into `result`, which outlives the coroutine.
+asio::awaitable<void> exchange(const ServerUrl& url, std::chrono::milliseconds timeout,
+                               http::request<http::string_body>& request, ClientResponse& result) {
+  beast::tcp_stream stream = co_await connected(url, timeout);
   co_await http::async_write(stream, request, use_awaitable);
   beast::flat_buffer buffer;
   http::response_parser<http::string_body> parser;
@@ -71,12 +77,7 @@ constexpr std::chrono::seconds kQuietLimit{45};  // three heartbeats
 asio::awaitable<void> read_stream(const ServerUrl& url, std::chrono::milliseconds timeout,
                                   http::request<http::empty_body>& request,
                                   const std::function<bool(std::string_view)>& on_bytes, ClientResponse& refusal) {
-  const auto executor = co_await asio::this_coro::executor;
-  asio::ip::tcp::resolver resolver(executor);
-  const auto addresses = co_await resolver.async_resolve(url.host, url.port, use_awaitable);
-  beast::tcp_stream stream(executor);
-  stream.expires_after(timeout);
-  co_await stream.async_connect(addresses, use_awaitable);
+  beast::tcp_stream stream = co_await connected(url, timeout);
   co_await http::async_write(stream, request, use_awaitable);
   beast::flat_buffer buffer;
   http::response_parser<http::buffer_body> parser;
