@@ -2,11 +2,10 @@
 #include <filesystem>
 #include <iostream>
 
-#include "common/hash.h"
-#include "common/image_file.h"
-#include "common/pair_file.h"
 #include "common/safetensors_file.h"
 #include "support/files.h"
+#include "support/small_images.h"
+#include "support/small_pairs.h"
 #include "support/stored_zip.h"
 
 namespace onestep {
@@ -45,35 +44,9 @@ void write_seeds(const std::string& folder, const std::string& source) {
       at("dataset_labels/index"),
       R"({"metadata":{"total_size":8},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
 
-  ImageFileInfo info{.count = 3,
-                     .channels = 1,
-                     .height = 2,
-                     .width = 2,
-                     .num_classes = 2,
-                     .sha256 = {},
-                     .source = "s",
-                     .recipe = "r"};
-  const std::vector<std::uint8_t> labels{0, 1, 0}, pixels{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
-  const auto offsets = create_image_file(at("image_file/a.h5"), info, labels);
-  WorkFile(at("image_file/a.h5")).write_at(offsets.images, pixels.data(), pixels.size());
-  Sha256 hash;
-  hash.update(pixels.data(), pixels.size());
-  hash.update(labels.data(), labels.size());
-  seal_image_file(at("image_file/a.h5"), hash.finish());
-
-  const PairSetInfo set{.teacher_sha256 = sha256("t"),
-                        .sampler = "{}",
-                        .steps = 18,
-                        .seed = 1,
-                        .channels = 1,
-                        .height = 2,
-                        .width = 2,
-                        .count = 3,
-                        .rows_per_shard = 3};
+  write_small_images(at("image_file/a.h5"), 3, 1, 2, 2);
   at("pair_shard/any");
-  write_pair_shard(
-      folder + "/pair_shard", set, 0, 1,
-      {std::vector<float>(12, 1.0f), std::vector<float>(12, 0.5f), {0, 1, 2}, {0, 1, 2}});
+  write_pair_shard(folder + "/pair_shard", small_pair_set(), 0, 1, small_pair_rows());
 }
 
 }  // namespace

@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "common/checkpoint_manifest.h"
-#include "common/image_file.h"
 #include "common/job_spec.h"
-#include "common/pair_file.h"
 #include "common/safetensors_file.h"
+#include "support/small_images.h"
+#include "support/small_pairs.h"
 #include "support/stored_zip.h"
 
 namespace onestep {
@@ -52,39 +52,13 @@ void WholeFiles::write_tensors() const {
         R"({"metadata":{},"weight_map":{"x":"s1.safetensors","y":"s2.safetensors"}})");
 }
 
-void WholeFiles::write_images() const {
-  ImageFileInfo info{.count = 3,
-                     .channels = 1,
-                     .height = 2,
-                     .width = 2,
-                     .num_classes = 2,
-                     .sha256 = {},
-                     .source = "s",
-                     .recipe = "r"};
-  const std::vector<std::uint8_t> labels{0, 1, 0}, pixels{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
-  const auto offsets = create_image_file(at("images.h5"), info, labels);
-  WorkFile(at("images.h5")).write_at(offsets.images, pixels.data(), pixels.size());
-  Sha256 hash;
-  hash.update(pixels.data(), pixels.size());
-  hash.update(labels.data(), labels.size());
-  seal_image_file(at("images.h5"), hash.finish());
-}
+void WholeFiles::write_images() const { write_small_images(at("images.h5"), 3, 1, 2, 2); }
 
 void WholeFiles::write_pairs() const {
   fs::create_directories(at("pairs"));
   PairSetManifest manifest;
-  manifest.info = {.teacher_sha256 = sha256("t"),
-                   .sampler = "{}",
-                   .steps = 18,
-                   .seed = 1,
-                   .channels = 1,
-                   .height = 2,
-                   .width = 2,
-                   .count = 3,
-                   .rows_per_shard = 3};
-  const PairRows rows{
-      std::vector<float>(12, 1.0f), std::vector<float>(12, 0.5f), {0, 1, 2}, {0, 1, 2}};
-  manifest.shards = {write_pair_shard(at("pairs"), manifest.info, 0, 1, rows)};
+  manifest.info = small_pair_set();
+  manifest.shards = {write_pair_shard(at("pairs"), manifest.info, 0, 1, small_pair_rows())};
   write_pair_manifest(at("pairs"), manifest);
 }
 
