@@ -37,8 +37,11 @@ export async function showCompare(view, first, second, signal) {
     ["Best Fréchet distance", ...runs.map((run) => best(run) ? `${figure(best(run).frechet)} at ${count(best(run).images)} images` : "–")],
     ["Ran for", ...runs.map(time)],
     ["Started", ...runs.map((run) => clock(run.job.started))],
-    ["Alarms", ...runs.map((run) => (run.job.alarms ?? []).map((alarm) => alarm.code.replaceAll("_", " ")).join(", ") || "none")],
   ];
+  // A coordinator that tells of no alarms is not one that has seen none.
+  if (runs.every((run) => run.job.alarms)) {
+    rows.push(["Alarms", ...runs.map((run) => run.job.alarms.map((alarm) => alarm.code.replaceAll("_", " ")).join(", ") || "none")]);
+  }
   const figures = [];
   for (const [group, [title]] of Object.entries(groupTitles)) {
     const groups = runs.map((run) => run.curves.groups()[group]);

@@ -10,7 +10,7 @@ export const groupTitles = {
   losses: ["Losses", "lower is not always better: the two networks chase each other"],
   frechet: ["Fréchet distance", "of each judged checkpoint; lower is better"],
   quality: ["Quality", "of each judged checkpoint"],
-  health: ["Health signals", "alarms stand on the axis"],
+  health: ["Health signals", "of each report"],
   speed: ["Images per second", ""],
 };
 
