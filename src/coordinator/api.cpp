@@ -266,6 +266,7 @@ HttpResponse Api::list_jobs(Call& call) {
   filter.after = call.query.integer("page_token", 0, 0, std::numeric_limits<std::int64_t>::max());
   const std::int64_t limit = call.query.integer("limit", 100, 1, kMaxPage);
   call.query.finish();
+  filter.summaries = true;
   filter.limit = limit + 1;  // one more shows whether there is a next page
   std::vector<JobRecord> jobs = coordinator_.jobs(filter);
   Json next;

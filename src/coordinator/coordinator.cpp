@@ -115,8 +115,9 @@ PipelineRecord Coordinator::submit(const Pipeline& pipeline) {
     // From now on the folder is this job's: nobody else may name it.
     if (!entry.spec.output.empty()) write_run_folder(job);
   }
+  // What can run at once is ready in the same transaction: one sync of the disk a submission.
+  settle_dependencies([] {});
   transaction.commit();
-  update_dependencies();
   return record;
 }
 
@@ -298,6 +299,14 @@ void Coordinator::update_reason(JobRecord& job, const std::string& reason) {
 }
 
 void Coordinator::update_dependencies() {
+  std::optional<Store::Transaction> transaction;
+  settle_dependencies([&] {
+    if (!transaction) transaction.emplace(&store_);
+  });
+  if (transaction) transaction->commit();
+}
+
+void Coordinator::settle_dependencies(const std::function<void()>& before_change) {
   // By number: whatever a job comes after has a smaller one, so one pass carries a change to the
   // end of the graph.
   for (JobRecord& job : store_.unfinished_jobs()) {
@@ -312,29 +321,28 @@ void Coordinator::update_dependencies() {
       if (bad && blocked_by.empty()) blocked_by = text;
       if (needed.state != JobState::kSucceeded && waits_for.empty()) waits_for = text;
     }
-    Store::Transaction transaction = store_.begin();
     if (!blocked_by.empty()) {
       const std::string reason = "needs " + blocked_by + "; resume that one to go on";
+      if (job.state == JobState::kBlocked && job.reason == reason) continue;
+      before_change();
       if (job.state == JobState::kWaiting) {
         apply(job, JobEvent::kDependencyFailed, reason);
-      } else if (job.reason != reason) {
-        update_reason(job, reason);
       } else {
-        continue;
-      }
-    } else {
-      if (job.state == JobState::kBlocked) {
-        apply(job, JobEvent::kDependencyResumed, "what it needs was resumed");
-      }
-      if (waits_for.empty()) {
-        apply(job, JobEvent::kDependenciesMet, "ready");
-      } else if (const std::string reason = "waits for " + waits_for; job.reason != reason) {
         update_reason(job, reason);
-      } else {
-        continue;
       }
+      continue;
     }
-    transaction.commit();
+    const std::string reason = waits_for.empty() ? "ready" : "waits for " + waits_for;
+    if (job.state == JobState::kWaiting && job.reason == reason) continue;
+    before_change();
+    if (job.state == JobState::kBlocked) {
+      apply(job, JobEvent::kDependencyResumed, "what it needs was resumed");
+    }
+    if (waits_for.empty()) {
+      apply(job, JobEvent::kDependenciesMet, reason);
+    } else {
+      update_reason(job, reason);
+    }
   }
 }
 
@@ -350,16 +358,18 @@ void Coordinator::start_ready_jobs() {
     ready.push_back({job.id, job.number, job.ranks, evaluation, job.not_before});
     queued.emplace(job.id, job);
   }
-  for (const Decision& decision : schedule(ready, running, options_.slots, options_.clock())) {
+  const std::vector<Decision> decisions = schedule(ready, running, options_.slots, options_.clock());
+  std::optional<Store::Transaction> transaction;
+  for (const Decision& decision : decisions) {
     JobRecord& job = queued.at(decision.id);
-    if (decision.start) {
-      start(job, decision.reason);
-    } else if (job.attempts == 0 && job.reason != decision.reason) {
-      // A job that waits for its restart keeps the reason why it is restarted.
-      Store::Transaction transaction = store_.begin();
-      update_reason(job, decision.reason);
-      transaction.commit();
-    }
+    // A job that waits for its restart keeps the reason why it is restarted.
+    if (decision.start || job.attempts != 0 || job.reason == decision.reason) continue;
+    if (!transaction) transaction.emplace(&store_);
+    update_reason(job, decision.reason);
+  }
+  if (transaction) transaction->commit();
+  for (const Decision& decision : decisions) {
+    if (decision.start) start(queued.at(decision.id), decision.reason);
   }
 }
 

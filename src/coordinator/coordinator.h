@@ -68,6 +68,11 @@ struct RankId {
   auto operator<=>(const RankId&) const = default;
 };
 
+struct ReceivedMessage {
+  RankId from;
+  Message message;
+};
+
 // The newest progress of a job whose attempt runs.
 struct LiveProgress {
   std::string job;
@@ -122,9 +127,10 @@ class Coordinator {
 
   // --- telemetry ---
   HelloAnswer hello(const Hello& hello);
-  // Idempotent by (job, attempt, rank, sequence). Errors: none; what is wrong with a message is a
-  // refusal.
-  MessageAnswer on_message(const RankId& from, const Message& message);
+  // An answer each. Idempotent by (job, attempt, rank, sequence). What must be acknowledged is
+  // committed in one transaction: one sync of the disk, however many come at once. Errors: none;
+  // what is wrong with a message is its refusal, and changes nothing of the others.
+  std::vector<MessageAnswer> on_messages(const std::vector<ReceivedMessage>& messages);
 
   // --- time ---
   // Looks after launched processes, unblocks, schedules, starts. Every 200 ms or so, and after
@@ -150,6 +156,8 @@ class Coordinator {
 
   // Jobs and what they wait for.
   void update_dependencies();
+  // The same inside a transaction, which `before_change` may begin.
+  void settle_dependencies(const std::function<void()>& before_change);
   void start_ready_jobs();
   void start(JobRecord job, const std::string& reason);
   void write_run_folder(const JobRecord& job);
@@ -178,7 +186,8 @@ class Coordinator {
   // Telemetry.
   std::optional<Refusal> fence(const std::string& job_id, int attempt, int rank,
                                std::optional<JobRecord>& job);
-  MessageAnswer store_fact(const JobRecord& job, const RankId& from, const Message& message);
+  MessageAnswer take_message(const RankId& from, const Message& message);
+  void store_fact(const RankId& from, const Message& message);
   void take_final_state(const JobRecord& job, const nlohmann::json& body);
   void take_progress(const RankId& from, const nlohmann::json& body);
   std::vector<LeaseRecord> grant(const JobRecord& job, const RankId& to);

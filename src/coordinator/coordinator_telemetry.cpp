@@ -44,7 +44,7 @@ void Coordinator::send_to_all(const JobRecord& job, const Message& command) {
 
 std::optional<Refusal> Coordinator::fence(const std::string& job_id, int attempt, int rank,
                                           std::optional<JobRecord>& job) {
-  job = store_.job(job_id);
+  job = store_.job_summary(job_id);
   if (!job) return refusal(ErrorCode::kNotFound, "unknown job \"" + job_id + "\"");
   if (attempt != job->attempts) {
     return refusal(ErrorCode::kConflict, "stale attempt: expected " +
@@ -96,39 +96,76 @@ HelloAnswer Coordinator::hello(const Hello& hello) {
   return answer;
 }
 
-MessageAnswer Coordinator::on_message(const RankId& from, const Message& message) {
+std::vector<MessageAnswer> Coordinator::on_messages(const std::vector<ReceivedMessage>& messages) {
+  std::vector<MessageAnswer> answers(messages.size());
+  std::optional<Store::Transaction> transaction;
+  std::vector<std::size_t> facts;  // of the transaction
+  const auto commit = [&] {
+    if (!transaction) return;
+    try {
+      transaction->commit();
+      for (const std::size_t i : facts) answers[i].acknowledge = messages[i].message.sequence;
+    } catch (const Error& error) {
+      for (const std::size_t i : facts) answers[i].refusal = refusal(error.code(), error.what());
+    }
+    transaction.reset();
+    facts.clear();
+  };
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const auto& [from, message] = messages[i];
+    try {
+      if (must_be_acknowledged(message.type)) {
+        if (!transaction) transaction.emplace(&store_);
+      } else if (message.type == MessageType::kLeaseRequest) {
+        commit();  // has a transaction of its own
+      }
+      answers[i] = take_message(from, message);
+      if (must_be_acknowledged(message.type) && !answers[i].refusal) facts.push_back(i);
+    } catch (const Error& error) {
+      answers[i].refusal = refusal(error.code(), error.what());
+    } catch (const json::exception& error) {
+      answers[i].refusal =
+          refusal(ErrorCode::kCorrupt, std::string("message body: ") + error.what());
+    } catch (const std::exception& error) {
+      answers[i].refusal = refusal(ErrorCode::kInternal, error.what());
+    }
+  }
+  commit();
+  return answers;
+}
+
+MessageAnswer Coordinator::take_message(const RankId& from, const Message& message) {
   MessageAnswer answer;
   std::optional<JobRecord> job;
   answer.refusal = fence(from.job, from.attempt, from.rank, job);
   if (answer.refusal) return answer;
   rank_board_.heard(from.job, from.attempt, from.rank, message.body, options_.clock());
-  try {
-    if (must_be_acknowledged(message.type)) return store_fact(*job, from, message);
-    switch (message.type) {
-      case MessageType::kHeartbeat:
-        break;
-      case MessageType::kProgress:
-        take_progress(from, message.body);
-        break;
-      case MessageType::kLeaseRequest:
-        answer.replies.push_back(
-            {.type = MessageType::kShardPlan, .body = shard_plan_body(grant(*job, from))});
-        break;
-      default:
-        answer.refusal = refusal(ErrorCode::kCorrupt,
-                                 "a worker can't send a message of type " +
-                                     std::to_string(static_cast<int>(message.type)) + " here");
-    }
-  } catch (const Error& error) {
-    answer.refusal = refusal(error.code(), error.what());
-  } catch (const json::exception& error) {
-    answer.refusal = refusal(ErrorCode::kCorrupt, std::string("message body: ") + error.what());
+  switch (message.type) {
+    case MessageType::kHeartbeat:
+      break;
+    case MessageType::kProgress:
+      take_progress(from, message.body);
+      break;
+    case MessageType::kLeaseRequest:
+      answer.replies.push_back({.type = MessageType::kShardPlan,
+                                .body = shard_plan_body(grant(find_job(from.job), from))});
+      break;
+    case MessageType::kCheckpointCommitted:
+    case MessageType::kShardDone:
+    case MessageType::kFinalState:
+      store_fact(from, message);
+      break;
+    default:
+      answer.refusal = refusal(ErrorCode::kCorrupt,
+                               "a worker can't send a message of type " +
+                                   std::to_string(static_cast<int>(message.type)) + " here");
   }
   return answer;
 }
 
-MessageAnswer Coordinator::store_fact(const JobRecord& job, const RankId& from,
-                                      const Message& message) {
+// Inside the caller's transaction, which nothing is left in when it throws.
+void Coordinator::store_fact(const RankId& from, const Message& message) {
+  const JobRecord job = find_job(from.job);
   const json& body = message.body;
   if (message.sequence == 0) {
     throw Error(ErrorCode::kCorrupt,
@@ -147,7 +184,7 @@ MessageAnswer Coordinator::store_fact(const JobRecord& job, const RankId& from,
       is_left ? static_cast<int>(integer_field(body, what, "origin_attempt", 1, job.attempts))
               : from.attempt;
 
-  Store::Transaction transaction = store_.begin();
+  Store::Savepoint savepoint(&store_);
   if (store_.remember_message(job.id, origin, rank, static_cast<std::uint64_t>(sequence))) {
     if (message.type == MessageType::kCheckpointCommitted) {
       checkpoint_committed(
@@ -164,10 +201,7 @@ MessageAnswer Coordinator::store_fact(const JobRecord& job, const RankId& from,
       take_final_state(job, body);
     }
   }
-  transaction.commit();
-  MessageAnswer answer;
-  answer.acknowledge = message.sequence;
-  return answer;
+  savepoint.release();
 }
 
 void Coordinator::take_final_state(const JobRecord& job, const json& body) {

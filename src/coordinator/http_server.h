@@ -33,7 +33,7 @@ struct HttpLimits {
   std::uint64_t body_bytes = 1024 * 1024;
   std::chrono::milliseconds timeout{
       30'000};  // for a whole request, a whole response, and between requests
-  int connections = 256;
+  int connections = 2560;  // 2,048 readers of events, and requests
   std::chrono::milliseconds heartbeat{15'000};  // of a stream that is quiet
 };
 

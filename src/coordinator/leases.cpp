@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 
 #include "common/error.h"
 #include "common/shard_plan.h"
@@ -48,12 +49,14 @@ std::vector<LeaseRecord> grant_leases(const GeneratePairsSpec& spec, int ranks, 
 
 std::vector<LeaseRecord> plan_with_leases(const GeneratePairsSpec& spec, int ranks,
                                           const std::vector<LeaseRecord>& known) {
+  std::map<std::int64_t, const LeaseRecord*> by_shard;
+  for (const LeaseRecord& lease : known) by_shard[lease.shard] = &lease;
   std::vector<LeaseRecord> plan;
   for (const Shard& shard : plan_shards(spec.count, spec.rows_per_shard, ranks)) {
-    const LeaseRecord* lease = find(known, shard.index);
-    plan.push_back(lease != nullptr ? *lease
-                                    : LeaseRecord{shard.index, shard.first, shard.count, shard.rank,
-                                                  0, "released", ""});
+    const auto lease = by_shard.find(shard.index);
+    plan.push_back(lease != by_shard.end() ? *lease->second
+                                           : LeaseRecord{shard.index, shard.first, shard.count,
+                                                         shard.rank, 0, "released", ""});
   }
   return plan;
 }

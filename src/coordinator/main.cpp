@@ -10,6 +10,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -61,9 +62,9 @@ class Service {
               [this](const HttpRequest& request) { return api_.handle(request); }),
         telemetry_(io, {},
                    {.hello = [this](const Hello& hello) { return coordinator_.hello(hello); },
-                    .message =
-                        [this](const RankId& from, const Message& message) {
-                          return coordinator_.on_message(from, message);
+                    .messages =
+                        [this](const std::vector<ReceivedMessage>& messages) {
+                          return coordinator_.on_messages(messages);
                         }}),
         coordinator_(
             {.data = arguments.data, .slots = arguments.slots, .clock = unix_seconds},
@@ -163,6 +164,14 @@ class Service {
   double last_error_time_ = 0;
 };
 
+// Readers of events and ranks each hold a connection; the usual limit of 1,024 files is too low.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 16'384);
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) log_warning("the limit of open files could not be raised");
+}
+
 // Exit status when there is nothing to run: help, version, a wrong command line.
 std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) {
   CLI::App app(
@@ -204,6 +213,7 @@ int run(int argc, char** argv) {
   if (const std::optional<int> status = parse_arguments(argc, argv, arguments)) return *status;
   set_log_context("coordinator");
   std::signal(SIGPIPE, SIG_IGN);
+  raise_descriptor_limit();
   asio::io_context io(1);
   Service service(io, arguments);
   service.start();

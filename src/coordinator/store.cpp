@@ -31,6 +31,11 @@ constexpr const char* kJobColumns =
     "number, id, name, kind, pipeline, parent, parent_iteration, ranks, spec, state, reason, "
     "attempts, failures, not_before, cancel_requested, stop_requested, created, started, ended, "
     "digest, outcome, progress";
+// The same without the spec, which is by far the longest and takes longest to read.
+constexpr const char* kSummaryColumns =
+    "number, id, name, kind, pipeline, parent, parent_iteration, ranks, NULL, state, reason, "
+    "attempts, failures, not_before, cancel_requested, stop_requested, created, started, ended, "
+    "digest, outcome, progress";
 
 JobRecord read_job(Statement& row) {
   JobRecord job;
@@ -60,12 +65,19 @@ AttemptRecord read_attempt(Statement& row) {
   return attempt;
 }
 
-std::vector<JobRecord> read_jobs(const Store::Database& database, Statement& statement) {
+std::vector<JobRecord> read_rows(Statement& statement) {
   std::vector<JobRecord> jobs;
   while (statement.step()) jobs.push_back(read_job(statement));
+  return jobs;
+}
+
+std::vector<JobRecord> read_jobs(Store::Database& database, Statement& statement) {
+  std::vector<JobRecord> jobs = read_rows(statement);
   for (JobRecord& job : jobs) {
-    job.after =
-        database.texts("SELECT needs FROM dependencies WHERE job = ? ORDER BY position", job.id);
+    Statement& needs =
+        database.statement("SELECT needs FROM dependencies WHERE job = ? ORDER BY position");
+    needs << job.id;
+    while (needs.step()) needs >> job.after.emplace_back();
   }
   return jobs;
 }
@@ -125,6 +137,20 @@ void Store::Transaction::commit() {
   store_ = nullptr;
 }
 
+Store::Savepoint::Savepoint(Store* store) : store_(store) {
+  execute(store_->database_->handle, "SAVEPOINT part");
+}
+
+Store::Savepoint::~Savepoint() {
+  if (store_ == nullptr) return;
+  sqlite3_exec(store_->database_->handle, "ROLLBACK TO part; RELEASE part", nullptr, nullptr, nullptr);
+}
+
+void Store::Savepoint::release() {
+  execute(store_->database_->handle, "RELEASE part");
+  store_ = nullptr;
+}
+
 std::int64_t Store::next_pipeline_number() { return database_->next("pipelines"); }
 std::int64_t Store::next_job_number() { return database_->next("jobs"); }
 
@@ -181,9 +207,18 @@ void Store::update_job(const JobRecord& job) {
 
 std::optional<JobRecord> Store::job(const std::string& id) {
   const std::string sql = std::string("SELECT ") + kJobColumns + " FROM jobs WHERE id = ?";
-  Statement statement(database_->handle, sql.c_str());
+  Statement& statement = database_->statement(sql.c_str());
   statement << id;
   std::vector<JobRecord> found = read_jobs(*database_, statement);
+  if (found.empty()) return std::nullopt;
+  return std::move(found.front());
+}
+
+std::optional<JobRecord> Store::job_summary(const std::string& id) {
+  const std::string sql = std::string("SELECT ") + kSummaryColumns + " FROM jobs WHERE id = ?";
+  Statement& statement = database_->statement(sql.c_str());
+  statement << id;
+  std::vector<JobRecord> found = read_rows(statement);
   if (found.empty()) return std::nullopt;
   return std::move(found.front());
 }
@@ -191,7 +226,7 @@ std::optional<JobRecord> Store::job(const std::string& id) {
 std::optional<JobRecord> Store::newest_job_named(const std::string& name) {
   const std::string sql = std::string("SELECT ") + kJobColumns +
                           " FROM jobs WHERE name = ? ORDER BY number DESC LIMIT 1";
-  Statement statement(database_->handle, sql.c_str());
+  Statement& statement = database_->statement(sql.c_str());
   statement << name;
   std::vector<JobRecord> found = read_jobs(*database_, statement);
   if (found.empty()) return std::nullopt;
@@ -199,21 +234,22 @@ std::optional<JobRecord> Store::newest_job_named(const std::string& name) {
 }
 
 std::vector<JobRecord> Store::jobs(const JobFilter& filter) {
-  std::string sql = std::string("SELECT ") + kJobColumns + " FROM jobs WHERE number > ?";
+  std::string sql = std::string("SELECT ") + (filter.summaries ? kSummaryColumns : kJobColumns) +
+                    " FROM jobs WHERE number > ?";
   if (filter.state) sql += " AND state = ?";
   if (!filter.pipeline.empty()) sql += " AND pipeline = ?";
   if (!filter.name.empty()) sql += " AND name = ?";
   if (!filter.parent.empty()) sql += " AND parent = ?";
   sql += " ORDER BY number";
   if (filter.limit > 0) sql += " LIMIT ?";
-  Statement statement(database_->handle, sql.c_str());
+  Statement& statement = database_->statement(sql.c_str());
   statement << filter.after;
   if (filter.state) statement << to_string(*filter.state);
   if (!filter.pipeline.empty()) statement << filter.pipeline;
   if (!filter.name.empty()) statement << filter.name;
   if (!filter.parent.empty()) statement << filter.parent;
   if (filter.limit > 0) statement << filter.limit;
-  return read_jobs(*database_, statement);
+  return filter.summaries ? read_rows(statement) : read_jobs(*database_, statement);
 }
 
 std::vector<JobRecord> Store::unfinished_jobs() {
@@ -221,7 +257,7 @@ std::vector<JobRecord> Store::unfinished_jobs() {
       std::string("SELECT ") + kJobColumns +
       " FROM jobs WHERE state IN ('waiting', 'blocked', 'queued', 'starting', 'running', "
       "'stopping') ORDER BY number";
-  Statement statement(database_->handle, sql.c_str());
+  Statement& statement = database_->statement(sql.c_str());
   return read_jobs(*database_, statement);
 }
 

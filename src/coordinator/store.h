@@ -128,6 +128,7 @@ struct JobFilter {
   std::string parent;      // id; "": any
   std::int64_t after = 0;  // number; only larger ones: the last one of the previous page
   std::int64_t limit = 0;  // 0: all
+  bool summaries = false;  // for lists: spec and after are left out
 };
 
 // Move-only; one thread. Every change is inside a transaction: `auto t = store.begin(); ...;
@@ -158,6 +159,19 @@ class Store {
   };
   [[nodiscard]] Transaction begin() { return Transaction(this); }
 
+  // A part of a transaction that can be undone alone: undone unless release() was called. Not nested.
+  class Savepoint {
+   public:
+    explicit Savepoint(Store* store);
+    Savepoint(const Savepoint&) = delete;
+    Savepoint& operator=(const Savepoint&) = delete;
+    ~Savepoint();
+    void release();
+
+   private:
+    Store* store_;
+  };
+
   // The next numbers, never given twice (call inside the inserting transaction).
   std::int64_t next_pipeline_number();
   std::int64_t next_job_number();
@@ -168,6 +182,7 @@ class Store {
   void insert_job(const JobRecord& job);
   void update_job(const JobRecord& job);  // all but number, id, name, spec, dependencies
   std::optional<JobRecord> job(const std::string& id);
+  std::optional<JobRecord> job_summary(const std::string& id);  // without spec and after
   std::optional<JobRecord> newest_job_named(const std::string& name);
   std::vector<JobRecord> jobs(const JobFilter& filter);  // by number, ascending
   std::vector<JobRecord> unfinished_jobs();              // neither terminal nor interrupted

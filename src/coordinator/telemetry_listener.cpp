@@ -1,10 +1,13 @@
 #include "coordinator/telemetry_listener.h"
 
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -51,6 +54,7 @@ struct Connection {
   tcp::socket socket;
   asio::steady_timer wake;  // cancelled when there is something to write, or nothing more will come
   asio::steady_timer deadline;  // for the hello, and for the last bytes of a closing connection
+  asio::cancellation_signal stop_reading;
   std::string peer;
   std::optional<RankId> rank;  // after its hello was accepted
   std::deque<std::string> unsent;
@@ -135,7 +139,9 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
       error_code error;
       while (!connection->closing) {
         const std::size_t size = co_await connection->socket.async_read_some(
-            asio::buffer(bytes), asio::redirect_error(asio::use_awaitable, error));
+            asio::buffer(bytes),
+            asio::bind_cancellation_slot(connection->stop_reading.slot(),
+                                         asio::redirect_error(asio::use_awaitable, error)));
         if (error) break;
         frames.feed({bytes.data(), size});
         while (!connection->closing) {
@@ -179,13 +185,31 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
                                            std::to_string(static_cast<int>(message.type)) +
                                            ": expected a sequence number >= 1, found 0");
     }
-    const MessageAnswer answer = handlers_.message(*connection->rank, message);
-    if (answer.refusal) throw Error(answer.refusal->code, answer.refusal->reason);
-    if (answer.acknowledge) {
-      enqueue(*connection,
-              {.type = MessageType::kAcknowledge, .body = {{"sequence", *answer.acknowledge}}});
+    inbox_.emplace_back(connection, message);
+    if (inbox_.size() == 1) asio::post(io_, [self = shared_from_this()] { self->take_inbox(); });
+  }
+
+  // All that came while the last ones were dealt with: their facts share one sync of the disk.
+  void take_inbox() {
+    const auto inbox = std::exchange(inbox_, {});
+    std::vector<ReceivedMessage> messages;
+    messages.reserve(inbox.size());
+    for (const auto& [connection, message] : inbox) messages.push_back({*connection->rank, message});
+    const std::vector<MessageAnswer> answers = handlers_.messages(messages);
+    for (std::size_t i = 0; i < inbox.size(); ++i) {
+      Connection& connection = *inbox[i].first;
+      if (connection.closing) continue;
+      if (const auto& refusal = answers[i].refusal) {
+        refuse(connection, Error(refusal->code, refusal->reason));
+        connection.stop_reading.emit(asio::cancellation_type::terminal);
+        continue;
+      }
+      if (answers[i].acknowledge) {
+        enqueue(connection, {.type = MessageType::kAcknowledge,
+                             .body = {{"sequence", *answers[i].acknowledge}}});
+      }
+      for (const Message& reply : answers[i].replies) enqueue(connection, reply);
     }
-    for (const Message& reply : answer.replies) enqueue(*connection, reply);
   }
 
   // A rank that connects again replaces its older connection, which may be half open.
@@ -282,6 +306,7 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
   tcp::acceptor acceptor_;
   asio::steady_timer retry_;
   std::set<ConnectionPtr> connections_;
+  std::vector<std::pair<ConnectionPtr, Message>> inbox_;  // not yet handed to the coordinator
   std::map<std::pair<std::string, int>, ConnectionPtr> ranks_;  // by job and rank
 };
 

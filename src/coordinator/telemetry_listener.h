@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/protocol.h"
 #include "coordinator/coordinator.h"
@@ -19,10 +20,11 @@ class io_context;
 namespace onestep {
 
 // What the listener asks of the coordinator; called on the io_context's thread. A refusal is sent
-// as kRefused{code, reason} and ends the connection, and so does an Error that is thrown.
+// as kRefused{code, reason} and ends the connection, and so does an Error that `hello` throws.
 struct TelemetryHandlers {
   std::function<HelloAnswer(const Hello&)> hello;
-  std::function<MessageAnswer(const RankId&, const Message&)> message;
+  // What has arrived since the last call, of all ranks, in order; an answer each. Must not throw.
+  std::function<std::vector<MessageAnswer>(const std::vector<ReceivedMessage>&)> messages;
 };
 
 struct TelemetryLimits {

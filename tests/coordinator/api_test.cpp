@@ -71,7 +71,7 @@ class ApiTest : public testing::Test {
   }
   void report(const std::string& id, MessageType type, std::uint64_t sequence, json body) {
     const MessageAnswer answer =
-        coordinator_.on_message({id, 1, 0}, {type, sequence, std::move(body)});
+        coordinator_.on_messages({{{id, 1, 0}, {type, sequence, std::move(body)}}}).front();
     EXPECT_FALSE(answer.refusal) << answer.refusal->reason;
   }
 

@@ -148,7 +148,7 @@ class CoordinatorTest : public testing::Test {
     return coordinator_->hello(hello);
   }
   MessageAnswer tell(const RankId& from, MessageType type, json body, std::uint64_t sequence = 0) {
-    return coordinator_->on_message(from, {type, sequence, std::move(body)});
+    return coordinator_->on_messages({{from, {type, sequence, std::move(body)}}}).front();
   }
   JobOutcome outcome(const std::string& id, const std::string& state,
                      ErrorCode code = ErrorCode::kInternal, const json& result = json::object()) {
@@ -754,6 +754,33 @@ TEST_F(CoordinatorTest, MalformedMessagesAreRefusedAndStoreNothing) {
   // The refused ones did not use up their sequence.
   EXPECT_EQ(tell(rank, MessageType::kCheckpointCommitted, good, 1).acknowledge, 1U);
   EXPECT_THAT(coordinator_->checkpoints("teacher-1"), SizeIs(1));
+}
+
+TEST_F(CoordinatorTest, MessagesThatComeTogetherAreJudgedAlone) {
+  submit({kTeacher});
+  tick();
+  hello("teacher-1", 1);
+  const RankId rank{"teacher-1", 1, 0};
+  const auto committed = [&](const json& body, std::uint64_t sequence) {
+    return ReceivedMessage{rank, {MessageType::kCheckpointCommitted, sequence, body}};
+  };
+  const json first = write_checkpoint("teacher-1", 10, 1);
+  const json second = write_checkpoint("teacher-1", 20, 1);
+  const auto answers = coordinator_->on_messages(
+      {committed(first, 1),
+       committed({{"attempt", 9}}, 2),
+       {{"nobody-7", 1, 0}, {MessageType::kCheckpointCommitted, 1, first}},
+       {rank, {MessageType::kHeartbeat, 0, json::object()}},
+       {rank, {MessageType::kLeaseRequest, 0, json::object()}},
+       committed(second, 3)});
+  ASSERT_THAT(answers, SizeIs(6));
+  EXPECT_EQ(answers[0].acknowledge, 1U);
+  EXPECT_TRUE(answers[1].refusal);
+  EXPECT_TRUE(answers[2].refusal);
+  EXPECT_FALSE(answers[3].refusal || answers[3].acknowledge);
+  EXPECT_TRUE(answers[4].refusal) << "a teacher has no shards";
+  EXPECT_EQ(answers[5].acknowledge, 3U);
+  EXPECT_THAT(coordinator_->checkpoints("teacher-1"), SizeIs(2));
 }
 
 TEST_F(CoordinatorTest, ProgressBecomesMetricsThatSurviveARestart) {

@@ -147,7 +147,7 @@ class EventHubTest : public testing::Test {
     const json body = {{"stage", "teacher"},     {"iteration", iteration},
                        {"images", iteration * 8}, {"images_per_second", 5.0},
                        {"metrics", {{"loss", loss}}}};
-    EXPECT_FALSE(coordinator_->on_message({id, attempt, 0}, {MessageType::kProgress, 0, body}).refusal);
+    EXPECT_FALSE(coordinator_->on_messages({{{id, attempt, 0}, {MessageType::kProgress, 0, body}}}).front().refusal);
   }
   void log(const std::string& id, const std::string& text, int attempt = 1) {
     const std::string path = log_file(coordinator_->run_folder(id), attempt, 0);

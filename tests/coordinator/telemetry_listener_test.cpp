@@ -32,8 +32,12 @@ class Listener {
   explicit Listener(TelemetryLimits limits = {})
       : listener_(io_, limits,
                   {.hello = [](const Hello& hello) { return answer_hello(hello); },
-                   .message = [this](const RankId& from,
-                                     const Message& message) { return answer(from, message); }}) {
+                   .messages =
+                       [this](const std::vector<ReceivedMessage>& messages) {
+                         std::vector<MessageAnswer> answers;
+                         for (const auto& [from, message] : messages) answers.push_back(answer(from, message));
+                         return answers;
+                       }}) {
     const std::string address = listener_.address();
     port_ = static_cast<std::uint16_t>(std::stoi(address.substr(address.find(':') + 1)));
     listener_.start();
