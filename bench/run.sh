@@ -7,6 +7,9 @@
 #   train_step    one training step against its PyTorch twin, eager and compiled: batches of 32 and 128, one thread;
 #                 about ten minutes, and a Python environment of 5 GB in the cache folder when there is none yet
 #   inception     Inception's features against pytorch-fid's; the Frechet distance of 2,048 dimensions against scipy's sqrtm
+#   service       the coordinator with 100,000 jobs and 10 million metric points: requests, submissions, readers of events,
+#                 256 and 4,096 ranks, beside a plain server and a plain write and fsync; about ten minutes, most of it to fill the
+#                 database of 1.5 GB in TMPDIR; ONESTEP_SOAK=SECONDS adds as long a run of everything at once
 #
 # Each case ends with one JSON line: name, ratio, goal, at_most (the ratio may not be above the goal; else not below),
 # pass, and what limits it. Exit status: 0 when every case passes, 1 when one does not, 2 for an unknown name. The machine
@@ -14,7 +17,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cases=(allreduce train_step inception)
+cases=(allreduce train_step inception service)
 scratch=
 
 fail() {
@@ -45,11 +48,16 @@ run_inception() {
     --scratch "$scratch"
 }
 
+run_service() {
+  /usr/bin/python3 "$root/bench/service.py" --program "$root/build/bin/onestep-bench-service" \
+    --coordinator "$root/build/bin/onestep-coordinator" --scratch "$scratch" --soak "${ONESTEP_SOAK:-0}"
+}
+
 names=()
 for argument in "$@"; do
   case $argument in
     -h | --help) usage; exit 0 ;;
-    allreduce | train_step | inception) names+=("$argument") ;;
+    allreduce | train_step | inception | service) names+=("$argument") ;;
     *)
       printf 'bench: unknown name %s; expected some of: %s\n' "$argument" "${cases[*]}" >&2
       exit 2
