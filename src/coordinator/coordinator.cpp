@@ -55,11 +55,11 @@ Coordinator::Coordinator(CoordinatorOptions options, std::unique_ptr<Launcher> l
 void Coordinator::tick() {
   const std::optional<Error> trouble = watch_attempts();
   update_dependencies();
-  start_ready_jobs();
   while (!pins_due_.empty()) {
     update_pins(*pins_due_.begin());
     pins_due_.erase(pins_due_.begin());
   }
+  start_ready_jobs();
   if (options_.clock() - last_flush_ >= kFlushInterval_s) flush_progress();
   if (trouble) throw Error(*trouble);
 }
@@ -183,6 +183,7 @@ JobRecord Coordinator::resume(const std::string& id) {
   job.ended = 0;
   apply(job, JobEvent::kResume, "resumed by request");
   transaction.commit();
+  if (job.kind == "distill") pins_due_.insert(job.id);
   if (!job.parent.empty()) pins_due_.insert(job.parent);
   update_dependencies();
   return find_job(job.id);

@@ -110,8 +110,10 @@ void Coordinator::reconcile() {
     }
     transaction.commit();
   }
-  for (const JobRecord& job : store_.jobs({})) {
+  // Pins of jobs that have ended are looked at when they are resumed.
+  for (const JobRecord& job : store_.unfinished_jobs()) {
     if (job.kind == "distill") pins_due_.insert(job.id);
+    if (!job.parent.empty()) pins_due_.insert(job.parent);
   }
   if (const std::optional<Error> trouble = watch_attempts()) {
     log_error(std::string(trouble->what()) + "; will be tried again");
