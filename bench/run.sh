@@ -7,6 +7,8 @@
 #   train_step    one training step against its PyTorch twin, eager and compiled: batches of 32 and 128, one thread;
 #                 about ten minutes, and a Python environment of 5 GB in the cache folder when there is none yet
 #   inception     Inception's features against pytorch-fid's; the Frechet distance of 2,048 dimensions against scipy's sqrtm
+#   pair_reading  pairs a second in the order of training against h5py's; a minute
+#   training      images/s of two ranks against one, and with telemetry against without; about five minutes
 #   service       the coordinator with 100,000 jobs and 10 million metric points: requests, submissions, readers of events,
 #                 256 and 4,096 ranks, beside a plain server and a plain write and fsync; about ten minutes, most of it to fill the
 #                 database of 1.5 GB in TMPDIR; ONESTEP_SOAK=SECONDS adds as long a run of everything at once
@@ -17,7 +19,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cases=(allreduce train_step inception service)
+cases=(allreduce train_step inception pair_reading training service)
 scratch=
 
 fail() {
@@ -48,6 +50,14 @@ run_inception() {
     --scratch "$scratch"
 }
 
+run_pair_reading() {
+  /usr/bin/python3 "$root/bench/pair_reading.py" --program "$root/build/bin/onestep-bench-pair-reading" --scratch "$scratch"
+}
+
+run_training() {
+  /usr/bin/python3 "$root/bench/training.py" --bin "$root/build/bin" --dataset "$root/build/data/digits.h5" --scratch "$scratch"
+}
+
 run_service() {
   /usr/bin/python3 "$root/bench/service.py" --program "$root/build/bin/onestep-bench-service" \
     --coordinator "$root/build/bin/onestep-coordinator" --scratch "$scratch" --soak "${ONESTEP_SOAK:-0}"
@@ -57,7 +67,7 @@ names=()
 for argument in "$@"; do
   case $argument in
     -h | --help) usage; exit 0 ;;
-    allreduce | train_step | inception | service) names+=("$argument") ;;
+    allreduce | train_step | inception | pair_reading | training | service) names+=("$argument") ;;
     *)
       printf 'bench: unknown name %s; expected some of: %s\n' "$argument" "${cases[*]}" >&2
       exit 2
