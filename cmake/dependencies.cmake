@@ -42,7 +42,6 @@ add_library(onestep_torch INTERFACE)
 target_include_directories(onestep_torch SYSTEM INTERFACE
   ${ONESTEP_TORCH_ROOT}/torch/include ${ONESTEP_TORCH_ROOT}/torch/include/torch/csrc/api/include)
 target_compile_definitions(onestep_torch INTERFACE USE_DISTRIBUTED)
-target_link_options(onestep_torch INTERFACE
-  -Wl,--no-as-needed -Wl,-rpath,${ONESTEP_TORCH_ROOT}/torch/lib -Wl,-rpath-link,${ONESTEP_TORCH_ROOT}/nvidia/cu13/lib)
+target_link_options(onestep_torch INTERFACE -Wl,--no-as-needed -Wl,-rpath-link,${ONESTEP_TORCH_ROOT}/nvidia/cu13/lib)
 target_link_libraries(onestep_torch INTERFACE
   ${ONESTEP_TORCH_ROOT}/torch/lib/libtorch_cpu.so ${ONESTEP_TORCH_ROOT}/torch/lib/libc10.so Threads::Threads)

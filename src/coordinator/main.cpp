@@ -179,6 +179,9 @@ std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) 
       "mpirun.");
   app.set_version_flag(
       "--version", std::string("onestep-coordinator ") + build_version() + " " + build_commit());
+  app.set_config("--config", "", "TOML file with any of these options under their long names; the command line counts more")
+      ->expected(1);
+  app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_option("--data", arguments.data,
                  "folder with everything the service keeps; made if missing")
       ->required();
