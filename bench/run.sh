@@ -12,6 +12,7 @@
 #   service       the coordinator with 100,000 jobs and 10 million metric points: requests, submissions, readers of events,
 #                 256 and 4,096 ranks, beside a plain server and a plain write and fsync; about ten minutes, most of it to fill the
 #                 database of 1.5 GB in TMPDIR; ONESTEP_SOAK=SECONDS adds as long a run of everything at once
+#   networks      forward and backward of each network against PyTorch's own, one thread; about ten minutes
 #
 # Each case ends with one JSON line: name, ratio, goal, at_most (the ratio may not be above the goal; else not below),
 # pass, and what limits it. Exit status: 0 when every case passes, 1 when one does not, 2 for an unknown name. The machine
@@ -19,7 +20,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cases=(allreduce train_step inception pair_reading training service)
+cases=(allreduce train_step inception networks pair_reading training service)
 scratch=
 
 fail() {
@@ -63,11 +64,18 @@ run_service() {
     --coordinator "$root/build/bin/onestep-coordinator" --scratch "$scratch" --soak "${ONESTEP_SOAK:-0}"
 }
 
+run_networks() {
+  local python
+  python=$("$root/tools/setup_python.sh")
+  /usr/bin/python3 "$root/bench/networks.py" --program "$root/build/bin/onestep-bench-networks" --python "$python" \
+    --scratch "$scratch"
+}
+
 names=()
 for argument in "$@"; do
   case $argument in
     -h | --help) usage; exit 0 ;;
-    allreduce | train_step | inception | pair_reading | training | service) names+=("$argument") ;;
+    allreduce | train_step | inception | networks | pair_reading | training | service) names+=("$argument") ;;
     *)
       printf 'bench: unknown name %s; expected some of: %s\n' "$argument" "${cases[*]}" >&2
       exit 2

@@ -1,8 +1,9 @@
-# add_project_test(NAME name SOURCES a.cpp... LIBRARIES target... [RANKS 1 2 4] [LABELS l...] [TIMEOUT s] [LOCK name])
+# add_project_test(NAME name SOURCES a.cpp... LIBRARIES target... [RANKS 1 2 4] [LABELS l...] [TIMEOUT s] [LOCK name] [PARITY])
 # One GoogleTest program, registered with ctest test by test; with RANKS, run whole under mpirun once a count.
+# PARITY: its tests record rows of docs/parity.md; tools/parity.sh runs it.
 include(GoogleTest)
 function(add_project_test)
-  cmake_parse_arguments(TEST "" "NAME;TIMEOUT;LOCK" "SOURCES;LIBRARIES;RANKS;LABELS" ${ARGN})
+  cmake_parse_arguments(TEST "PARITY" "NAME;TIMEOUT;LOCK" "SOURCES;LIBRARIES;RANKS;LABELS" ${ARGN})
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 120)
   endif()
@@ -12,6 +13,10 @@ function(add_project_test)
   target_compile_definitions(${TEST_NAME} PRIVATE
     ONESTEP_SOURCE_DIR="${CMAKE_SOURCE_DIR}" ONESTEP_BINARY_DIR="${CMAKE_BINARY_DIR}")
   set_target_properties(${TEST_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  if(TEST_PARITY)
+    target_compile_definitions(${TEST_NAME} PRIVATE ONESTEP_RECORDS_PARITY=true)
+    set_property(GLOBAL APPEND PROPERTY ONESTEP_PARITY_PROGRAMS ${TEST_NAME})
+  endif()
   if(TEST_RANKS)
     foreach(ranks ${TEST_RANKS})
       add_test(NAME ${TEST_NAME}.ranks_${ranks}

@@ -17,8 +17,8 @@ constexpr const char* kHead =
     "keeps what they compute, so that the tests need no Python. Weights are random and keyed by the names of the tensors, the same on\n"
     "both sides. \"twin\" is a PyTorch module written from the published description, where no package holds the reference.\n\n"
     "A cell says the largest difference and, in brackets, the bound that the test asserts; 0 (0) is equality bit for bit. A row of small\n"
-    "networks covers the whole output and the gradient of every parameter and input; one of published networks 1,000 values of each\n"
-    "output, and 200 of each gradient that it names.\n";
+    "networks covers the whole output and the gradient of every parameter and input; one of published networks 1,000 values and the\n"
+    "moments of each output, 1,000 values of some gradients from both ends and the middle, and the norm of every parameter's gradient.\n";
 constexpr const char* kColumns =
     "| component | reference | inputs | difference is | forward | backward | verdict |\n"
     "| --- | --- | --- | --- | --- | --- | --- |\n";
@@ -118,6 +118,7 @@ const std::vector<ParityComponent>& parity_components() {
       {"Metrics", "precision and recall"},
       {"Metrics", "Lanczos resize"},
       {"Files", "safetensors"},
+      {"Files", "npz"},
       {"Files", "diffusers export"},
   };
   return kComponents;

@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "common/durable_file.h"
+#include "parity/row_differences.h"
 #include "support/parity.h"
 
 namespace onestep {
@@ -58,6 +60,26 @@ TEST(ParityDocument, FaultsAreNamed) {
   EXPECT_EQ(faults.size(), 6u);
   EXPECT_THAT(parity_document(rows), HasSubstr("FAILS"));
   EXPECT_THAT(parity_faults(rows_of_document(parity_document(rows))), Contains(HasSubstr("no reason is given")));
+}
+
+TEST(ParityDocument, LostAndStaleRowsAreNamed) {
+  auto document = a_row_each(), recorded = document;
+  recorded[0].forward->difference *= 2;  // another machine
+  EXPECT_THAT(row_differences(document, recorded), IsEmpty());
+  recorded[1].inputs = "three images";
+  recorded[2].backward.reset();
+  recorded[2].no_backward = "none: ids";
+  const auto lines = row_differences(document, recorded);
+  EXPECT_EQ(lines.size(), 4u);
+  EXPECT_THAT(lines, Contains(HasSubstr("not in the document: " + recorded[1].component + " | a package 1.0 | three images")));
+  EXPECT_THAT(lines, Contains(HasSubstr("no test records: " + document[1].component + " | a package 1.0 | two images")));
+  document.push_back(document[0]);
+  EXPECT_EQ(row_differences(document, a_row_each()).size(), 1u);  // twice in the document, once recorded
+}
+
+// The committed table: every component, nothing beyond its bound.
+TEST(ParityDocument, CommittedOneHasNoFaults) {
+  EXPECT_THAT(parity_faults(rows_of_document(read_file(ONESTEP_SOURCE_DIR "/docs/parity.md"))), IsEmpty());
 }
 
 // What ParityRow records and GoogleTest writes.

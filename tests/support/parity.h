@@ -38,6 +38,7 @@ inline std::string versions_of(const nlohmann::json& versions, std::initializer_
 // when the object goes, whether the test passed or not.
 class ParityRow {
  public:
+  static constexpr bool kIsRun = ONESTEP_RECORDS_PARITY;  // defined for programs that tools/parity.sh runs: add_project_test(... PARITY)
   explicit ParityRow(ParityCase about) : about_(std::move(about)) {}
   ParityRow(const ParityRow&) = delete;
   ParityRow& operator=(const ParityRow&) = delete;

@@ -5,6 +5,7 @@
 
 #include "common/durable_file.h"
 #include "worker/models/raw_layers.h"
+#include "worker/run/diffusers_export.h"
 #include "worker/run/diffusers_folder.h"
 
 namespace onestep {
@@ -60,6 +61,14 @@ inline SdPipeline tiny_sd(std::uint64_t seed) {
   initialize_raw_layers(*pipeline.vae, seed, "vae.");
   initialize_raw_layers(*pipeline.text_encoder, seed, "text_encoder.");
   return pipeline;
+}
+
+// What make_tiny_sd exports of tiny_sd(1), and tools/golden/make_diffusers_golden.py loads.
+inline SdExportOptions tiny_export_options() {
+  SdExportOptions options;
+  options.card = {"none: random weights", "none", "none", 0, 0};
+  options.sample_prompts = {"a photo of a cat", "it's 2024, isn't it?!", ""};
+  return options;
 }
 
 }  // namespace onestep

@@ -10,7 +10,8 @@ with the network's options as JSON under `config`, the packages' versions under 
 
 Published networks, published_edm.safetensors and published_adm.safetensors: every parameter and the input are keyed draws (keyed_fill.py, published_fill
 below), so neither is stored: `<network>.output` [1000] are probed values of D, element (i * 7919) mod size;
-`<network>.moments` [2] mean and deviation of all of D; `<network>.grad.<key>` [200] probed likewise.
+`<network>.moments` [2] mean and deviation of all of D; `<network>.grad.<key>` [1000] probed likewise,
+and `<network>.grad_norms` the norm of every parameter's gradient, in their order, but of the augmentation's, which none reaches.
 """
 import argparse
 import copy
@@ -38,7 +39,7 @@ CASES = {
     "ncsnpp_ve": SongUnetConfig(**{**SMALL, **NCSN}, preconditioner="ve"),
     "ddpmpp_iddpm": SongUnetConfig(**SMALL, preconditioner="iddpm"),
 }
-SEED, NUM_PROBES, NUM_GRADIENT_PROBES, STRIDE = 20, 1000, 200, 7919
+SEED, NUM_PROBES, NUM_GRADIENT_PROBES, STRIDE = 20, 1000, 1000, 7919
 PUBLISHED_CASES = {  # images a batch, and the gradients that are probed
     "cifar10-cond-vp": (2, ["x", "model.map_layer0.weight", "model.enc.32x32_conv.weight", "model.dec.16x16_block4.qkv.weight"]),
     "cifar10-uncond-vp": (1, ["x", "model.map_layer1.weight", "model.enc.16x16_down.conv0.weight", "model.dec.8x8_in0.qkv.weight"]),
@@ -132,6 +133,8 @@ def published_case(name, network, size, num_classes, batch, gradients):
         named = dict(network.named_parameters()) | {"x": leaf}
         for key in gradients:
             tensors[f"{name}.grad.{key}"] = probed(named[key].grad, NUM_GRADIENT_PROBES)
+        tensors[f"{name}.grad_norms"] = torch.stack([p.grad.double().norm() for _, p in network.named_parameters()
+                                                     if p.grad is not None]).float()
     print(f"{name}: output deviation {denoised.std().item():.4f}")
     return tensors
 
@@ -161,7 +164,9 @@ def main():
         safetensors.torch.save_file(tensors, options.out / "published_edm.safetensors", {"versions": made_with})
     if options.imagenet or everything:
         network = adm_unet_twin.EdmPrecond(adm_unet_twin.AdmUnetConfig())
-        tensors = published_case("imagenet64-cond-adm", network, 64, 1000, 1, [])
+        gradients = ["x", "model.map_label.weight", "model.enc.64x64_conv.weight", "model.enc.16x16_block2.qkv.weight",
+                     "model.dec.8x8_in0.affine.weight", "model.out_conv.weight"]
+        tensors = published_case("imagenet64-cond-adm", network, 64, 1000, 1, gradients)
         safetensors.torch.save_file(tensors, options.out / "published_adm.safetensors", {"versions": made_with})
 
 

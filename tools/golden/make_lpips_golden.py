@@ -5,8 +5,11 @@
 Needs torch, torchvision, lpips, piq, safetensors, xxhash; no weights are downloaded. Tensors:
     x, y [2,3,32,32] in [-1,1]     weight [2]: of each distance in the sum that is differentiated
     <case>.distance [2]            <case>.grad_x [2,3,32,32]
+    x_224, y_224 [1,3,32,32]       lpips_224.distance [1]      lpips_224.grad_x [1,3,32,32]
 Cases: `lpips` by lpips.LPIPS(net="vgg") as the pictures are; `piq_64` and `piq_224` (its distance alone) by piq.LPIPS on [0,1] after
-bilinear scaling to that side; `piq_average` by piq.LPIPS(replace_pooling=True), as the pictures are.
+bilinear scaling to that side; `piq_average` by piq.LPIPS(replace_pooling=True), as the pictures are. `lpips_224`: the lpips package after bilinear scaling to 224, the side that DMD
+takes. Its 13 million ReLUs leave no picture that fp32 and fp64 decide wholly alike: the nearest of some is kept, and how near, under
+`lpips_224` in the metadata.
 """
 import argparse
 import importlib.metadata
@@ -83,7 +86,7 @@ def main():
     networks = (plain, piq_max.model, piq_average.model)
     weight = torch.tensor([1.0, -0.5])
 
-    def gradient(distance, x, y, dtype):
+    def gradient(distance, x, y, dtype, weight=weight):
         for network in networks:
             network.to(dtype)
         leaf = x.clone().to(dtype).requires_grad_()
@@ -110,8 +113,19 @@ def main():
         print(f"{name}: distances {single[0].tolist()}, gradient's norm {single[1].norm():.4g}")
     with torch.no_grad():
         tensors["piq_224.distance"] = piq_max(up(x / 2 + 0.5, 224), up(y / 2 + 0.5, 224)).flatten()
+    best = None
+    for attempt in range(10):
+        x, y = (torch.from_numpy(keyed_uniform(f"lpips_224.{name}.{attempt}", (1, 3, 32, 32), SEED, 0.9)) for name in "xy")
+        y = 0.6 * x + 0.4 * y
+        double, single = (gradient(lambda a, b: plain(up(a, 224), up(b, 224)).flatten(), x, y, dtype, weight[:1])
+                          for dtype in (torch.float64, torch.float32))
+        error = ((single[1] - double[1]).norm() / double[1].norm()).item()
+        print(f"224, pictures {attempt}: gradient of fp32 from that of fp64: {error:.1e}", flush=True)
+        if best is None or error < best[0]:
+            best = (error, x, y, single)
+    error, tensors["x_224"], tensors["y_224"], (tensors["lpips_224.distance"], tensors["lpips_224.grad_x"]) = best
     safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, out,
-                                {"versions": versions_json("torch", "torchvision", "lpips", "piq")})
+                                {"versions": versions_json("torch", "torchvision", "lpips", "piq"), "lpips_224": f"{error:.2e}"})
     print(f"{out}: {out.stat().st_size:,} bytes")
 
 

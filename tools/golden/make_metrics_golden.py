@@ -1,12 +1,13 @@
 """Writes tests/golden/metrics.json and tests/golden/resize.safetensors: FID, IS, KID, precision and recall, resizes and npz.
 
-    python tools/golden/make_metrics_golden.py [--out tests/golden]
+    python tools/golden/make_metrics_golden.py [--out tests/golden] [--frechet-2048]
 
 Needs torch, numpy, scipy, pytorch-fid, torch-fidelity, clean-fid, pillow, safetensors, xxhash. Features are keyed draws
 (keyed_fill.py), so both sides have the same bits: `metrics.json` holds what the packages make of them. The FID of rank-deficient
 sets is the nuclear norm of A1 A2^T by fp64 singular values, which needs no root of a singular matrix; beside it stands the usual
 formula by scipy.linalg.eigh. `resize.safetensors` holds small pictures resized by the packages; for large ones on bytes the
-SHA-256 of Pillow's result. The .npz files are numpy's own, in its spellings.
+SHA-256 of Pillow's result. The .npz files are numpy's own, in its spellings. With --frechet-2048 (minutes): frechet_2048.json alone, the
+distance at Inception's 2,048 dimensions.
 """
 import argparse
 import hashlib
@@ -53,10 +54,14 @@ def by_singular_values(a, b):
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + (a1 ** 2).sum() + (a2 ** 2).sum() - 2 * cross)
 
 
-def fid_cases():
+SMALL_FID = (("full", (400, 300), 64), ("wide", (60, 80), 128), ("one_wide", (400, 80), 128))
+LARGE_FID = (("full_2048", (4200, 4100), 2048), ("one_wide_2048", (4200, 700), 2048))
+
+
+def fid_cases(sets=SMALL_FID):
     from pytorch_fid.fid_score import calculate_frechet_distance
     cases = []
-    for name, rows, columns in (("full", (400, 300), 64), ("wide", (60, 80), 128), ("one_wide", (400, 80), 128)):
+    for name, rows, columns in sets:
         a, b = features(f"fid.{name}.a", rows[0], columns), features(f"fid.{name}.b", rows[1], columns, 0.05)
         case = {"name": name, "rows": rows, "columns": columns, "singular_values": by_singular_values(a, b),
                 "eigh": by_eigh(a, b)}
@@ -124,11 +129,16 @@ def main():
     default_out = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=default_out)
-    out = parser.parse_args().out
+    parser.add_argument("--frechet-2048", action="store_true")
+    options = parser.parse_args()
+    out = options.out
     torch.set_num_threads(1)
     versions = {name: importlib.metadata.version(name) for name in
                 ("numpy", "scipy", "torch", "pytorch-fid", "torch-fidelity", "clean-fid", "pillow", "xxhash")}
     print(versions)
+    if options.frechet_2048:
+        (out / "frechet_2048.json").write_text(json.dumps({"versions": versions, "fid": fid_cases(LARGE_FID)}, indent=1) + "\n")
+        return
     tensors = {}
     golden = {"versions": versions, "fid": fid_cases(), "pil": resize_cases(tensors), **torch_fidelity_cases()}
     (out / "metrics.json").write_text(json.dumps(golden, indent=1) + "\n")

@@ -5,12 +5,14 @@
 Small networks (sd_*.safetensors): every weight and input is a keyed draw of its name (keyed_fill.py), so only results are
 stored: output.*, grad.<key> of loss = sum(output * probe), grad of the inputs; `config` (the document that the library
 itself saves), `keys` (its parameters in order) and `versions` are in __metadata__, and `bf16`: how far PyTorch's own bf16 is from
-its fp32 on this network, each output and all gradients of a part together.
+its fp32 on this network, each output and all gradients of a part together. For bf16 the U-Nets are wider, sd_unet_*_bf16: output, norms of
+all gradients, and `bf16`.
 
 sd_published.json: counts, and a digest over "name shape" lines, of networks of published size, built without memory.
 
-With --published (minutes, 8 GB): sd_probes.safetensors, 1,000 values and the moments of each output of the published
-SD 1.5 networks, filled by the same draws.
+With --published (minutes, 10 GB): sd_probes.safetensors, 1,000 values and the moments of each output of the published
+networks, filled by the same draws; of loss = sum(output * probe), 1,000 values of some gradients (grad.<key>) and the norm of every
+parameter's (grad_norms, in their order).
 """
 import argparse
 import copy
@@ -44,6 +46,10 @@ UNETS = {
                        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
                        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")), (7, 5)),
 }
+# For bf16: groups of two channels at a few pixels carry a rounding of 0.4 % to gradients that are 28 % off, in PyTorch too; groups of four to
+# eight channels do not.
+BF16_WIDTHS = {"sd_unet_1": dict(block_out_channels=(32, 64, 64), norm_num_groups=8),
+               "sd_unet_2": dict(block_out_channels=(32, 64), norm_num_groups=8)}
 SD15 = dict(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
 SD21 = dict(sample_size=96, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True,
             upcast_attention=True)
@@ -142,6 +148,20 @@ def save_case(out, name, network, config, run, inputs, named=lambda name: name, 
     print(f"{path}: {count:,} parameters, {len(tensors)} tensors, {path.stat().st_size:,} bytes; bf16 {bf16}")
 
 
+def save_bf16_case(out, name, options, height, width):
+    """The wider U-Net: its fp32 output and the norm of every gradient, and how far PyTorch's own bf16 is from them."""
+    options = options | BF16_WIDTHS[name]
+    network = fill(UNet2DConditionModel(**options))
+    inputs = unet_inputs(options, height, width, 3, 5)
+    tensors = results(network, run_unet, inputs)
+    bf16 = bf16_distances(network, run_unet, inputs, tensors)
+    norms = torch.stack([tensors[f"grad.{key}"].double().norm() for key, _ in network.named_parameters()]).float()
+    metadata = {"config": network.to_json_string(), "versions": json.dumps(versions()), "bf16": json.dumps(bf16)}
+    path = out / f"{name}_bf16.safetensors"
+    safetensors.torch.save_file({"output.raw": tensors["output.raw"], "grad_norms": norms}, path, metadata=metadata)
+    print(f"{path}: bf16 {bf16}")
+
+
 def unet_inputs(options, height, width, batch, length):
     return {"x": draw("input.x", (batch, 4, height, width)), "text": draw("input.text", (batch, length, options["cross_attention_dim"])),
             "t": torch.tensor([999, 0, 421][:batch])}
@@ -169,6 +189,7 @@ def small(out):
     for name, (options, (height, width)) in UNETS.items():
         network = fill(UNet2DConditionModel(**options))
         save_case(out, name, network, network.to_json_string(), run_unet, unet_inputs(options, height, width, 3, 5))
+        save_bf16_case(out, name, options, height, width)
 
     network = fill(AutoencoderKL(**SMALL_VAE))
     inputs = {"images": draw("input.images", (2, 3, 12, 8)), "noise": draw("input.noise", (2, 4, 6, 4)),
@@ -211,23 +232,60 @@ def probes(name, y):
     return {f"{name}.positions": positions, f"{name}.values": y[positions], f"{name}.moments": moments}
 
 
-@torch.no_grad()
+# Of each published network: what is run, its inputs, and the gradients that are probed.
+UNET_GRADIENTS = ["input.x", "input.text", "conv_in.weight", "time_embedding.linear_1.weight",
+                  "down_blocks.1.attentions.1.transformer_blocks.0.attn2.to_k.weight", "mid_block.resnets.1.conv2.weight",
+                  "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.0.proj.weight", "conv_out.weight"]
+VAE_GRADIENTS = ["input.images", "input.z", "encoder.conv_in.weight", "encoder.mid_block.attentions.0.to_q.weight",
+                 "decoder.up_blocks.1.resnets.0.conv1.weight", "quant_conv.weight", "post_quant_conv.weight"]
+TINY_GRADIENTS = ["input.images", "input.z", "encoder.layers.0.weight", "decoder.layers.0.weight"]
+CLIP_GRADIENTS = [f"text_model.{key}" for key in ("embeddings.token_embedding.weight", "embeddings.position_embedding.weight",
+                                                  "encoder.layers.0.self_attn.q_proj.weight", "encoder.layers.11.mlp.fc1.weight")]
+
+
+def published_case(prefix, network, run, inputs, gradients, named=lambda name: name):
+    tensors = results(fill(network, named), run, inputs, named)
+    found = {}
+    for key, value in tensors.items():
+        if key.startswith("output."):
+            found |= probes(f"{prefix}.{key.removeprefix('output.')}", value)
+    for key in gradients:
+        found |= {name: value for name, value in probes(f"{prefix}.grad.{key}", tensors[f"grad.{key}"]).items()
+                  if not name.endswith("moments")}
+    norms = [tensors[f"grad.{named(key)}"].double().norm() for key, _ in network.named_parameters()]
+    print(f"{prefix}: {len(norms)} gradients", flush=True)
+    return found | {f"{prefix}.grad_norms": torch.stack(norms).float()}
+
+
+def tiny_inputs():
+    """Pictures on which fp32 and fp64 decide every ReLU alike: one decided otherwise moves gradients by 1e-4."""
+    for attempt in range(100):
+        inputs = {"images": draw(f"input.images.{attempt}", (1, 3, 32, 32), 1.0), "z": draw(f"input.z.{attempt}", (1, 4, 4, 4))}
+        network = fill(AutoencoderTiny())
+        single = results(network, run_tiny, inputs)
+        double = results(network.double().zero_grad() or network, run_tiny, {key: value.double() for key, value in inputs.items()})
+        error = max(((single[key] - double[key]).norm() / double[key].norm()).item() for key in single)
+        print(f"taesd, pictures {attempt}: fp32 from fp64: {error:.1e}", flush=True)
+        if error < 2e-5:
+            return inputs
+    raise RuntimeError("no such pictures found")
+
+
 def published(out):
-    tensors = {}
-    network = fill(UNet2DConditionModel(**SD15))
-    inputs = unet_inputs(SD15, 32, 32, 1, 77)
-    tensors |= probes("unet", network(inputs["x"], inputs["t"], inputs["text"]).sample)
-    del network
-    network = fill(AutoencoderKL(**VAE))
-    posterior = network.encode(draw("input.images", (1, 3, 128, 128), 1.0)).latent_dist
-    tensors |= probes("vae.mean", posterior.mean) | probes("vae.logvar", posterior.logvar)
-    tensors |= probes("vae.images", network.decode(draw("input.z", (1, 4, 16, 16))).sample)
-    network = fill(AutoencoderTiny())
-    tensors |= probes("taesd.latents", network.encode(draw("input.images", (1, 3, 128, 128), 1.0)).latents)
-    tensors |= probes("taesd.images", network.decode(draw("input.z", (1, 4, 16, 16))).sample)
-    network = fill(clip(**CLIP_L), published_name)
+    tiny_images = tiny_inputs()
     ids = torch.tensor([[49406, 320, 1125, 539, 320, 2368] + [49407] * 71])
-    tensors |= probes("clip", network(ids)[0]) | {"clip.ids": ids}
+    images = {"images": draw("input.images", (1, 3, 128, 128), 1.0), "z": draw("input.z", (1, 4, 16, 16))}
+    cases = {
+        "unet": lambda: (UNet2DConditionModel(**SD15), run_unet, unet_inputs(SD15, 32, 32, 1, 77), UNET_GRADIENTS),
+        "unet_21": lambda: (UNet2DConditionModel(**SD21), run_unet, unet_inputs(SD21, 16, 16, 1, 77), UNET_GRADIENTS),
+        "vae": lambda: (AutoencoderKL(**VAE), run_vae, images, VAE_GRADIENTS),
+        "taesd": lambda: (AutoencoderTiny(), run_tiny, tiny_images, TINY_GRADIENTS),
+        "clip": lambda: (clip(**CLIP_L), run_clip, {"ids": ids}, CLIP_GRADIENTS, published_name),
+        "clip_21": lambda: (clip(**CLIP_H), run_clip, {"ids": ids}, CLIP_GRADIENTS, published_name),
+    }
+    tensors = {"clip.ids": ids} | {f"taesd.input.{key}": value for key, value in tiny_images.items()}
+    for prefix, case in cases.items():
+        tensors |= published_case(prefix, *case())
     path = out / "sd_probes.safetensors"
     safetensors.torch.save_file(tensors, path, metadata={"versions": json.dumps(versions())})
     print(f"{path}: {len(tensors)} tensors, {path.stat().st_size:,} bytes")

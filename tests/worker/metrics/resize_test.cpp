@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "common/hash.h"
 #include "support/golden_metrics.h"
+#include "support/parity.h"
 #include "support/test_picture.h"
 #include "worker/metrics/pil_resize.h"
 
@@ -57,11 +58,13 @@ TEST(PilResize, BytesAreExactlyPillows) {
 // The COCO protocol's 512 -> 256 among them.
 TEST(PilResize, LargePicturesHavePillowsDigest) {
   const auto cases = golden_metrics().at("pil");
+  ParityRow row({"Lanczos resize", versions_of(golden_metrics().at("versions"), {"pillow"}),
+                 "bytes, 512 x 512 -> 256 x 256, and three sizes more", "pictures whose SHA-256 differs", "none: bytes"});
   ASSERT_GE(cases.size(), 4u);
   for (const auto& item : cases) {
     const auto picture = keyed_picture(item.at("from").at(0), item.at("from").at(1));
     const auto found = pil_resize_bytes(picture, item.at("to").at(0), item.at("to").at(1), ResizeFilter::kLanczos);
-    EXPECT_EQ(sha256(found.const_data_ptr(), found.nbytes()), item.at("sha256").get<std::string>()) << item;
+    row.forward(sha256(found.const_data_ptr(), found.nbytes()) == item.at("sha256").get<std::string>() ? 0 : 1, 0, item.dump());
   }
 }
 
@@ -74,14 +77,18 @@ TEST(PilResize, RefusesOtherTypes) {
 // tools/golden/make_inception_golden.py: every so-manieth value of the networks' inputs, which lie in [-1,1].
 TEST(InceptionInput, IsThePackages) {
   const SafetensorsFile inputs(ONESTEP_SOURCE_DIR "/tests/golden/inception.safetensors");
-  for (const auto& [name, height, width] : {std::tuple{"small", 48, 40}, {"large", 331, 350}}) {
-    for (const char* resize : {"pytorch_fid", "tf1", "clean_fid"}) {
+  const auto versions = nlohmann::json::parse(inputs.metadata().at("versions"));
+  for (const auto& [resize, component, package] : {std::tuple{"pytorch_fid", "FID, resize of pytorch-fid", "pytorch-fid"},
+                                                   {"tf1", "FID, resize of TensorFlow 1", "torch-fidelity"},
+                                                   {"clean_fid", "FID, resize of clean-fid", "clean-fid"}}) {
+    ParityRow row({component, versions_of(versions, {package}), "the network's input of 48 x 40 and 331 x 350 bytes", kAbsolute,
+                   "none: bytes"});
+    for (const auto& [name, height, width] : {std::tuple{"small", 48, 40}, {"large", 331, 350}}) {
       const auto input = inception_input(keyed_picture(height, width), inception_resize(resize));
       EXPECT_EQ(input.sizes(), (std::vector<std::int64_t>{1, 3, 299, 299}));
       const auto probe = input.flatten().slice(0, 0, 1000 * (input.numel() / 1000), input.numel() / 1000);
       // fp32 at magnitude 255, divided by 128.
-      EXPECT_LT(largest_difference(probe, golden_tensor(inputs, std::string(name) + "." + resize + ".input_probe")), 2e-6)
-          << name << " " << resize;
+      row.forward(largest_difference(probe, golden_tensor(inputs, std::string(name) + "." + resize + ".input_probe")), 2e-6, name);
     }
   }
 }

@@ -7,6 +7,7 @@
 
 #include "support/files.h"
 #include "support/keyed_feature_nets.h"
+#include "support/parity.h"
 
 namespace onestep {
 namespace {
@@ -44,10 +45,11 @@ TEST(Inception, FeaturesAndLogitsAreThePackages) {
   // The network alone: the input of pytorch-fid's small picture, made as its forward() makes it.
   const auto x = torch::upsample_bilinear2d(keyed_picture(48, 40).to(torch::kFloat32) / 255, {299, 299}, false) * 2 - 1;
   const auto features = inception().features(x);
-  EXPECT_LT(relative_difference(features, golden_tensor(golden, "small.pytorch_fid.features")), 1e-5);
-  EXPECT_LT(relative_difference(inception().logits(features), golden_tensor(golden, "small.pytorch_fid.logits")), 1e-5);
-  EXPECT_LT(relative_difference(inception().logits_without_bias(features), golden_tensor(golden, "small.pytorch_fid.logits_unbiased")),
-            1e-5);
+  ParityRow row({"inception", versions_of(nlohmann::json::parse(golden.metadata().at("versions")), {"pytorch-fid", "torch"}),
+                 "1 x 3 x 299 x 299, 2,048 features and 1,008 logits, fp32", kRelativeNorm, "none: features are not differentiated"});
+  row.forward(relative_difference(features, golden_tensor(golden, "small.pytorch_fid.features")), 1e-5);
+  row.forward(relative_difference(inception().logits(features), golden_tensor(golden, "small.pytorch_fid.logits")), 1e-5);
+  row.forward(relative_difference(inception().logits_without_bias(features), golden_tensor(golden, "small.pytorch_fid.logits_unbiased")), 1e-5);
 }
 
 // The nodes of TensorFlow's graph, as NVIDIA's file has them; its norms have no scale.

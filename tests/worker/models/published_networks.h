@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "common/config.h"
+#include "worker/models/edm_parity.h"
 #include "worker/models/golden_tensors.h"
 #include "worker/models/initialize.h"
 #include "worker/models/model_factory.h"
@@ -14,7 +15,7 @@
 namespace onestep {
 
 inline constexpr std::uint64_t kSeed = 20;
-inline constexpr std::int64_t kNumProbes = 1000, kNumGradientProbes = 200, kStride = 7919;
+inline constexpr std::int64_t kNumProbes = 1000, kStride = 7919;
 
 // published_fill of tools/golden/make_edm_golden.py.
 inline void fill_published(torch::nn::Module& module) {
@@ -59,21 +60,28 @@ inline void expect_published(const std::string& golden_file, const std::string& 
   auto x = keyed("input.x", {batch, 3, spec.image_size, spec.image_size}, std::sqrt(3.0)) * per_sample(scale);
   Condition condition;
   if (spec.label_dim > 0) condition.labels = torch::tensor({3, 8}).narrow(0, 0, batch);
-  const torch::AutoGradMode mode(!gradients.empty());
-  x.requires_grad_(!gradients.empty());
+  x.requires_grad_(true);
   const auto y = net->denoise(x, sigma, condition);
   // fp32 against fp32 through some hundred layers.
-  EXPECT_LT(relative_error(probed(y, kNumProbes), tensor_of(golden.at(name + ".output"))), 1e-5);
+  ParityRow row({edm_component(spec), twin_of(golden), name + ", published size, " + inputs_of(spec, batch, "fp32"), kRelativeNorm});
+  row.forward(relative_error(probed(y.detach(), kNumProbes), tensor_of(golden.at(name + ".output"))), kForwardBound);
   const auto wide = y.detach().to(torch::kFloat64);
   const auto moments = torch::stack({wide.mean(), wide.std()}).to(torch::kFloat32);
-  EXPECT_LT(relative_error(moments, tensor_of(golden.at(name + ".moments"))), 1e-5);
-  if (gradients.empty()) return;
+  row.forward(relative_error(moments, tensor_of(golden.at(name + ".moments"))), kForwardBound, "moments");
   (y * keyed("input.probe", x.sizes(), 1.0)).sum().backward();
   const auto parameters = net->module().named_parameters();
   for (const std::string& key : gradients) {
     const auto gradient = key == "x" ? x.grad() : parameters[key].grad();
-    EXPECT_LT(relative_error(probed(gradient, kNumGradientProbes), tensor_of(golden.at(name + ".grad." + key))), 1e-4) << key;
+    row.backward(relative_error(probed(gradient, kNumProbes), tensor_of(golden.at(name + ".grad." + key))), kGradientBound, key);
   }
+  const auto norms = tensor_of(golden.at(name + ".grad_norms"));
+  std::int64_t index = 0;
+  for (const auto& item : parameters) {
+    if (!item.value().grad().defined() || item.key().find("map_augment") != std::string::npos) continue;
+    const double norm = norms[index++].item<double>();
+    row.backward(std::abs(item.value().grad().to(torch::kFloat64).norm().item<double>() - norm) / norm, kGradientBound, "norm of " + item.key());
+  }
+  EXPECT_EQ(index, norms.size(0));
 }
 
 }  // namespace onestep

@@ -145,13 +145,45 @@ TEST_P(SdUnetGolden, ForwardAndEveryGradient) {
   expect_agreement(*network, golden_, inputs, {{"raw", raw}}, always(parity));
 }
 
-TEST_P(SdUnetGolden, Bfloat16IsWithinItsBound) {
-  SdUnet network(config_, torch::kBFloat16);
-  fill_golden(*network);
-  const auto inputs = this->inputs(torch::kBFloat16);
-  const auto raw = network(inputs.at("x"), torch::tensor({999, 0, 421}), inputs.at("text"));
-  ParityRow parity(row("bf16"));
-  expect_bf16(*network, golden_, inputs, {{"raw", raw}}, "network", always(parity));
+// A wider network, whose norms' groups hold four channels and more: in those of two PyTorch's own bf16 gradients are 28 % off. fp32 here is
+// diffusers', output and gradients' norms; bf16 may be half as far again from it as PyTorch's own (3 %), which rounds at other places.
+TEST_P(SdUnetGolden, Bfloat16IsAsNearAsPyTorchs) {
+  const auto golden = golden_file(GetParam().name + std::string("_bf16"));
+  const SdUnetConfig config = sd_unet_config_from_json(config_of(golden), golden.path());
+  SdUnet exact(config), half(config, torch::kBFloat16);
+  std::map<torch::ScalarType, Tensors> gradients;
+  Tensors outputs;
+  for (SdUnet network : {exact, half}) {
+    fill_golden(*network);
+    const auto dtype = network->parameters().front().scalar_type();
+    const auto inputs = leaves({{"x", golden_draw("input.x", {3, 4, GetParam().height, GetParam().width})},
+                                {"text", golden_draw("input.text", {3, 5, config.cross_attention_dim})}},
+                               dtype);
+    const auto raw = network(inputs.at("x"), torch::tensor({999, 0, 421}), inputs.at("text"));
+    EXPECT_EQ(raw.scalar_type(), dtype);
+    differentiate({{"raw", raw}});
+    outputs[dtype == torch::kFloat32 ? "fp32" : "bf16"] = raw.detach();
+    for (const auto& item : network->named_parameters()) gradients[dtype][item.key()] = item.value().grad();
+    for (const auto& [name, input] : inputs) gradients[dtype]["input." + name] = input.grad();
+  }
+  EXPECT_LE(relative_error(outputs.at("fp32"), golden_tensor(golden, "output.raw")), kForward);
+  const auto norms = golden_tensor(golden, "grad_norms");
+  std::int64_t index = 0;
+  for (const auto& item : exact->named_parameters()) {
+    const double norm = norms[index++].item<double>();
+    EXPECT_NEAR(item.value().grad().norm().item<double>(), norm, kGradient * norm) << item.key();
+  }
+  double difference = 0, norm = 0;
+  for (const auto& [name, gradient] : gradients.at(torch::kFloat32)) {
+    difference += (gradients.at(torch::kBFloat16).at(name).to(torch::kFloat64) - gradient.to(torch::kFloat64)).square().sum().item<double>();
+    norm += gradient.to(torch::kFloat64).square().sum().item<double>();
+  }
+  const json reference = json::parse(golden.metadata().at("bf16"));
+  ParityRow parity({GetParam().component, reference_of(golden, "diffusers"),
+                    "32 to 64 channels, 3 x 4 x " + std::to_string(GetParam().height) + " x " + std::to_string(GetParam().width) +
+                        ", text 3 x 5, bf16; the bound is 1.5 times how far PyTorch's own is from fp32"});
+  parity.forward(relative_error(outputs.at("bf16"), outputs.at("fp32")), 1.5 * reference.at("forward").at("raw").get<double>());
+  parity.backward(std::sqrt(difference / norm), 1.5 * reference.at("backward").at("network").get<double>(), "all gradients");
 }
 
 TEST_P(SdUnetGolden, EqualInputsGiveEqualBits) {

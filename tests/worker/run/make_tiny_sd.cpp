@@ -4,7 +4,6 @@
 
 #include "common/error.h"
 #include "support/tiny_sd.h"
-#include "worker/run/diffusers_export.h"
 
 int main(int argc, char** argv) {
   using namespace onestep;
@@ -13,10 +12,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::string dtype = argc > 2 ? argv[2] : "float32";
-  SdExportOptions options;
+  SdExportOptions options = tiny_export_options();
   options.dtype = dtype == "float16" ? DType::kF16 : dtype == "bfloat16" ? DType::kBF16 : DType::kF32;
-  options.card = {"none: random weights", "none", "none", 0, 0};
-  options.sample_prompts = {"a photo of a cat", "it's 2024, isn't it?!", ""};
   try {
     SdPipeline pipeline = tiny_sd(1);
     std::printf("%s\n", export_diffusers_folder(argv[1], pipeline, options).c_str());
