@@ -6,6 +6,7 @@
 #include "cli/npy_header.h"
 #include "cli/text.h"
 #include "common/durable_file.h"
+#include "common/embedding_file.h"
 #include "common/hash.h"
 #include "common/hdf5_listing.h"
 #include "common/image_decode.h"
@@ -57,6 +58,17 @@ void inspect_hdf5(Inspection& inspection) {
       if (!info.source.empty()) inspection.facts.emplace_back("source", info.source);
       if (!info.recipe.empty()) inspection.facts.emplace_back("recipe", info.recipe);
       inspection.digest = file.verify();
+      return;
+    }
+    if (listing.format == "onestep-embeddings") {
+      inspection.format = "prompts' embeddings";
+      const EmbeddingFile file(inspection.path);
+      const EmbeddingFileInfo& info = file.info();
+      inspection.facts.emplace_back("prompts", with_thousands(info.count) + ", " + shape_text(std::array{info.tokens, info.width}));
+      inspection.facts.emplace_back("prompts_sha256", info.prompts_sha256);
+      inspection.facts.emplace_back("text_encoder_sha256", info.text_encoder_sha256);
+      file.verify();
+      inspection.digest = info.digest();
       return;
     }
     if (listing.format == "onestep-pairs") inspection.format = "pair shard";

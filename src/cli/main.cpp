@@ -114,6 +114,7 @@ struct Options {
   PackOptions pack;
   EvaluateOptions evaluate;
   std::string job, pipeline, state, out, path;
+  std::string dtype = "fp32";
   bool resume = false;
 };
 
@@ -188,9 +189,11 @@ void add_result_commands(CommandLine& line, Options& options) {
   CLI::App* export_command = line.add_remote(
       "export", "Write the network that a job made as an inference folder",
       "  onestep export distill-4 --out exports/digits\n",
-      [&](const Client& client) { return export_model(client, options.job, options.out, line.json); });
+      [&](const Client& client) { return export_model(client, options.job, options.out, options.dtype, line.json); });
   export_command->add_option("job", options.job, "Id or name of a distill or train_teacher job")->required();
   export_command->add_option("--out", options.out, "New or empty folder")->required();
+  export_command->add_option("--dtype", options.dtype, "Of the weights: fp32, bf16 or fp16 (default fp32)")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
 
   CLI::App* report = line.add_remote(
       "report", "Write report.json and grid.png of a finished digits pipeline and print its table",
@@ -209,7 +212,8 @@ void add_result_commands(CommandLine& line, Options& options) {
   CLI::App* sample = line.add_local(
       "sample", "Draw images from an exported model; needs no coordinator",
       "  onestep sample --model exports/digits --count 64 --out grid.png\n"
-      "  onestep sample --model exports/digits --count 16 --seed 7 --class 3 --out threes.png\n",
+      "  onestep sample --model exports/digits --count 16 --seed 7 --class 3 --out threes.png\n"
+      "  onestep sample --model exports/sd --prompt 'a photo of a cat' --count 4 --out cats.png\n",
       [&] {
         options.sample.json = line.json;
         return draw_samples(options.sample);
@@ -218,6 +222,10 @@ void add_result_commands(CommandLine& line, Options& options) {
   sample->add_option("--count", options.sample.count, "Images (default 16)")->check(CLI::Range(1, 1000000));
   sample->add_option("--seed", options.sample.seed, "Equal seeds give equal images (default 0)");
   sample->add_option("--class", options.sample.label, "Only this class (default: each in turn)");
+  sample->add_option("--prompt", options.sample.prompts, "Text for a text-to-image model; may be repeated: each in turn")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  sample->add_option("--like", options.sample.like, "Pipeline folder for the configuration of a model of a single .safetensors file");
   sample->add_option("--out", options.sample.out, "PNG file to write")->required();
   line.add_json(*sample);
 

@@ -27,16 +27,18 @@ std::string last_line(const std::string& text) {
 }  // namespace
 
 std::string sample_spec_text(const SampleOptions& options, const std::string& run_folder) {
-  const nlohmann::json spec = {{"name", "sample"},          {"kind", "sample"},
+  nlohmann::json spec = {{"name", "sample"},          {"kind", "sample"},
                                {"seed", options.seed},      {"model", absolute(options.model)},
                                {"count", options.count},    {"label", options.label},
                                {"out", absolute(options.out)}, {"output", run_folder}};
+  if (!options.prompts.empty()) spec["prompts"] = options.prompts;
+  if (!options.like.empty()) spec["like"] = absolute(options.like);
   parse_job_spec(spec, run_folder, "onestep sample");
   return spec.dump(2) + "\n";
 }
 
 int draw_samples(const SampleOptions& options) {
-  if (!std::filesystem::is_directory(options.model)) {
+  if (!std::filesystem::is_directory(options.model) && !options.model.ends_with(".safetensors")) {
     throw Error(ErrorCode::kNotFound, "--model " + options.model + ": expected an export or run folder, found none");
   }
   const std::filesystem::path out = absolute(options.out);

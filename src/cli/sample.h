@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace onestep {
 
@@ -11,6 +12,8 @@ struct SampleOptions {
   std::int64_t count = 16;
   std::uint64_t seed = 0;
   std::int64_t label = -1;    // -1: each class in turn
+  std::vector<std::string> prompts;  // of a text-to-image model: each in turn
+  std::string like;           // pipeline folder beside a model of a single file
   std::string out;            // PNG file
   bool json = false;
 };

@@ -66,6 +66,7 @@ void copy_export(const std::string& run, const std::string& folder) {
   create_folders_durably(folder);
   std::istringstream lines(list);
   for (std::string digest, name; lines >> digest >> name;) {
+    create_folders_durably(std::filesystem::path(folder + "/" + name).parent_path().string());
     write_file_durably(folder + "/" + name, read_file(run + "/" + name));
   }
   write_file_durably(folder + "/SHA256SUMS", list);
@@ -111,7 +112,7 @@ int follow_submitted(const Client& client, const std::string& pipeline, bool res
   return finish(follow(client, pipeline, json_output), json_output);
 }
 
-int export_model(const Client& client, const std::string& job, const std::string& out, bool json_output) {
+int export_model(const Client& client, const std::string& job, const std::string& out, const std::string& dtype, bool json_output) {
   const json source = client.get(job_target(job));
   const std::string kind = source.value("kind", "");
   if (kind != "distill" && kind != "train_teacher") {
@@ -121,7 +122,7 @@ int export_model(const Client& client, const std::string& job, const std::string
   if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {
     throw Error(ErrorCode::kConflict, folder + ": expected a new or empty folder, found files in it");
   }
-  const json spec = {{"name", "export"}, {"kind", "export"}, {"model", source.at("run_folder")}};
+  const json spec = {{"name", "export"}, {"kind", "export"}, {"model", source.at("run_folder")}, {"dtype", dtype}};
   const json answer = client.post("/api/v1/jobs", {{"spec", spec}, {"base", std::filesystem::current_path().string()}});
   const FollowResult result = follow(client, pipeline_id(answer), json_output);
   const int status = finish(result, json_output);

@@ -22,6 +22,6 @@ int submit_pipeline(const Client& client, const SubmitOptions& options);
 int follow_submitted(const Client& client, const std::string& pipeline, bool resume, bool json);
 
 // Submits an export job for the network that `job` made, waits for it, says where the folder is.
-int export_model(const Client& client, const std::string& job, const std::string& out, bool json);
+int export_model(const Client& client, const std::string& job, const std::string& out, const std::string& dtype, bool json);
 
 }  // namespace onestep

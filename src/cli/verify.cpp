@@ -10,6 +10,7 @@
 #include "common/checkpoint_manifest.h"
 #include "common/config.h"
 #include "common/durable_file.h"
+#include "common/embedding_file.h"
 #include "common/error.h"
 #include "common/hash.h"
 #include "common/hdf5_listing.h"
@@ -18,6 +19,7 @@
 #include "common/pair_file.h"
 #include "common/run_folder.h"
 #include "common/safetensors_file.h"
+#include "common/sealed_json.h"
 
 namespace onestep {
 namespace {
@@ -101,8 +103,16 @@ VerifiedPart verify_shard_file(const std::string& path) {
   throw Error(ErrorCode::kMismatch, path + ": expected one of the shards in " + folder + "/manifest.json");
 }
 
+VerifiedPart verify_embeddings(const std::string& path) {
+  const EmbeddingFile file(path);
+  file.verify();
+  return {path, "embeddings", file.info().digest(), std::to_string(file.info().count) + " prompts"};
+}
+
 VerifiedPart verify_hdf5(const std::string& path) {
-  return list_hdf5(path, 0).format == "onestep-images" ? verify_images(path) : verify_shard_file(path);
+  const std::string format = list_hdf5(path, 0).format;
+  if (format == "onestep-embeddings") return verify_embeddings(path);
+  return format == "onestep-images" ? verify_images(path) : verify_shard_file(path);
 }
 
 VerifiedPart verify_manifest_folder(const std::string& folder) {
@@ -122,7 +132,12 @@ void verify_listed_digests(const std::string& folder) {
   for (std::string line; std::getline(lines, line);) {
     ++number;
     const std::string name = line.size() > 66 ? line.substr(66) : "";
-    if (name.empty() || name.find('/') != std::string::npos || line.substr(64, 2) != "  ") {
+    // A file of the folder itself or of one inside it, by a path that can't lead out.
+    const std::size_t slash = name.find('/');
+    const bool within = slash == std::string::npos
+                            ? is_plain_file_name(name)
+                            : is_plain_file_name(name.substr(0, slash)) && is_plain_file_name(name.substr(slash + 1));
+    if (!within || line.substr(64, 2) != "  ") {
       throw Error(ErrorCode::kCorrupt, list + ": line " + std::to_string(number) +
                                            ": expected a digest, two spaces and a file's name, found \"" + line + "\"");
     }
@@ -154,6 +169,12 @@ VerifiedPart verify_model(const std::string& folder) {
           text_field(config, "kind") + ", " + weights.detail};
 }
 
+// A diffusers folder that Onestep exported: every file is in its list of digests.
+VerifiedPart verify_pipeline(const std::string& folder) {
+  verify_listed_digests(folder);
+  return {folder, "export", sha256_file(folder + "/SHA256SUMS"), "diffusers pipeline"};
+}
+
 std::vector<VerifiedPart> verify_run(const std::string& run) {
   std::vector<VerifiedPart> parts;
   const JobSpec spec = parse_job_spec(read_json_file(job_file(run)), run, job_file(run));
@@ -165,6 +186,8 @@ std::vector<VerifiedPart> verify_run(const std::string& run) {
   }
   if (file_exists(run + "/manifest.json")) parts.push_back(verify_manifest_folder(run));
   if (file_exists(run + "/config.json")) parts.push_back(verify_model(run));
+  if (file_exists(run + "/onestep.json")) parts.push_back(verify_pipeline(run));
+  if (file_exists(run + "/" + kEmbeddingFileName)) parts.push_back(verify_embeddings(run + "/" + kEmbeddingFileName));
   return parts;
 }
 
@@ -182,8 +205,11 @@ std::vector<VerifiedPart> verify_path(const std::string& path) {
   if (file_exists(job_file(plain))) return verify_run(plain);
   if (file_exists(plain + "/manifest.json")) return {verify_manifest_folder(plain)};
   if (file_exists(plain + "/config.json")) return {verify_model(plain)};
+  if (file_exists(plain + "/onestep.json")) return {verify_pipeline(plain)};
+  if (file_exists(plain + "/" + kEmbeddingFileName)) return {verify_embeddings(plain + "/" + kEmbeddingFileName)};
   throw Error(ErrorCode::kNotFound, plain + ": expected job.json (a run folder), manifest.json (a checkpoint or a pair "
-                                            "set) or config.json (a model) in it, found none");
+                                            "set), config.json (a model), onestep.json (an exported pipeline) or embeddings.h5 in it, "
+                                            "found none");
 }
 
 int print_verification(const std::string& path, bool as_json) {

@@ -58,6 +58,7 @@ JobOptions default_options(const std::string& kind) {
     spec.optimizer = teacher_optimizer();
     return spec;
   }
+  if (kind == "encode_prompts") return EncodePromptsSpec{};
   if (kind == "generate_pairs") return GeneratePairsSpec{};
   if (kind == "distill") {
     DistillSpec spec;
@@ -108,6 +109,7 @@ class Reading {
   void choice(const char* key, std::string& value, const std::vector<std::string>& allowed) {
     value = reader_.choice(key, value, allowed);
   }
+  void texts(const char* key, std::vector<std::string>& values) { values = reader_.texts(key, values); }
   void choices(const char* key, std::vector<std::string>& values, const std::vector<std::string>& allowed) {
     values = reader_.texts(key, values);
     std::string list;
@@ -167,6 +169,7 @@ class Writing {
   void choice(const char* key, std::string& value, const std::vector<std::string>&) {
     object_[key] = value;
   }
+  void texts(const char* key, std::vector<std::string>& values) { object_[key] = values; }
   void choices(const char* key, std::vector<std::string>& values, const std::vector<std::string>&) {
     object_[key] = values;
   }
@@ -188,7 +191,8 @@ std::vector<std::string> kinds_read_by(const std::string& key) {
   if (key == "pairs") return {"generate_pairs"};
   if (key == "detector") return {"train_detector"};
   if (key == "model") return {"train_teacher", "distill", "export"};
-  if (key == "compare") return {"evaluate"};
+  if (key == "compare" || key == "evaluation") return {"evaluate"};
+  if (key == "prompts") return {"encode_prompts"};
   return {};
 }
 
@@ -215,6 +219,7 @@ class VisitingPaths {
   void number(Ignored&&...) {}
   void boolean(const char*, bool&) {}
   void choice(const char*, std::string&, const std::vector<std::string>&) {}
+  void texts(const char*, std::vector<std::string>&) {}
   void choices(const char*, std::vector<std::string>&, const std::vector<std::string>&) {}
   template <class Struct, class... More>
   void object(const char* key, Struct& value, More... more) {
@@ -271,7 +276,7 @@ void collect_differences(const json& expected, const json& found, const std::str
 
 const std::vector<std::string>& job_kinds() {
   static const std::vector<std::string> kinds = {
-      "train_detector", "train_teacher", "generate_pairs", "distill",
+      "train_detector", "train_teacher", "encode_prompts", "generate_pairs", "distill",
       "evaluate",       "export",        "sample"};
   return kinds;
 }

@@ -99,8 +99,20 @@ struct TrainTeacherSpec {
   OptimizerSpec optimizer;                // recipe: 2e-3, ramp 100, cosine, beta2 .99
 };
 
+// Text to image: a teacher is a diffusers pipeline folder, or a single .safetensors file of the original names with `like`, a
+// pipeline folder for its configuration and vocabulary; `prompts` is then the output folder of an encode_prompts job.
+
+struct EncodePromptsSpec {
+  std::string teacher;                    // whose tokenizer and text encoder
+  std::string like;
+  std::string prompts;                    // text file, one prompt a line; or JSON lines {"text": ...}: a name ending in .jsonl
+  std::int64_t batch = 64;                // prompts a network call; fixed by the spec
+};
+
 struct GeneratePairsSpec {
   std::string teacher;                    // run or export folder
+  std::string like;
+  std::string prompts;                    // pair i has prompt i mod their number
   std::int64_t count = 500;
   std::int64_t rows_per_shard = 250;
   std::int64_t batch = 125;               // rows a network call; fixed by the spec, so bits don't depend on ranks
@@ -132,14 +144,22 @@ struct DistillSpec {
     double lambda_dm = 1.0;               // weight of the distribution matching loss; 0: regression alone
     double sigma_lo = 0.5;                // sigma_t of the diffused samples, uniform in the rho-7 coordinate
     double sigma_hi = 5.0;
+    // Networks of discrete steps: the diffused samples' t, uniform over the steps between these shares of all; the fake score
+    // trains on every step.
+    double t_lo = 0.02;
+    double t_hi = 0.98;
+    double guidance_scale = 1.0;          // of the real score; off at 1
     OptimizerSpec generator;              // recipe: 1e-4, beta1 0, clip 1
     OptimizerSpec fake;                   // recipe: 1e-3, beta1 0, clip 1
   };
   std::string teacher;
+  std::string like;
+  std::string prompts;
   std::string pairs;
   std::int64_t max_pairs = 0;             // use only the first N pairs; 0: all
   std::string distance = "l2";            // regression: "l2" or "lpips"
   LpipsSpec lpips;                        // for distance "lpips"
+  std::string decoder;                    // latents become images for lpips: folder of an AutoencoderKL or AutoencoderTiny
   double generator_sigma = 80.0;          // the generator's fixed sigma
   double ema_half_life_images = 6000;     // of the delivered generator
   Warmup warmup;
@@ -158,6 +178,8 @@ struct EvaluateSpec {
   std::string model;                      // run, checkpoint or export folder; for source "model" alone
   std::string images;                     // folder of PNG and JPEG files; for source "images" alone
   std::string weights = "ema";            // "ema" or "raw" (raw: checkpoints only)
+  std::string like;
+  std::string prompts;                    // image i is of prompt i mod their number
   SamplerSpec sampler;
   std::int64_t count = 5000;              // generated images, labels i mod label_dim; of a folder, at most so many
   std::int64_t batch = 250;
@@ -173,16 +195,21 @@ struct EvaluateSpec {
 struct ExportSpec {
   std::string model;                      // distill or teacher run folder, or checkpoint folder
   std::string weights = "ema";
+  std::string format = "folder";          // or "unet_file": a text-to-image generator's U-Net alone, unet.safetensors
+  std::string dtype = "fp32";             // of the weights: "fp32", "bf16", "fp16"
+  std::string evaluation;                 // an evaluate run of this model, whose figure the card names
 };
 
 struct SampleSpec {
   std::string model;                      // export or run folder
   std::int64_t count = 16;
+  std::string like;
+  std::vector<std::string> prompts;       // texts, not a file: image i is of prompt i mod their number
   std::int64_t label = -1;                // class; -1: i mod label_dim
   std::string out;                        // PNG file
 };
 
-using JobOptions = std::variant<TrainDetectorSpec, TrainTeacherSpec, GeneratePairsSpec, DistillSpec,
+using JobOptions = std::variant<TrainDetectorSpec, TrainTeacherSpec, EncodePromptsSpec, GeneratePairsSpec, DistillSpec,
                                 EvaluateSpec, ExportSpec, SampleSpec>;
 
 struct JobSpec {

@@ -66,9 +66,66 @@ void check_kind(ConfigReader& reader, const JobSpec& job, const TrainTeacherSpec
   }
 }
 
-void check_kind(ConfigReader&, const JobSpec&, const GeneratePairsSpec&) {}
+// A model that is a single file needs a pipeline folder beside it; any other has its own configuration.
+void check_like(ConfigReader& reader, const std::string& model, const std::string& like) {
+  const bool is_file = model.ends_with(".safetensors");
+  if (is_file && like.empty()) {
+    reader.violation("like", "expected a pipeline folder for a model of a single .safetensors file, found nothing (required)");
+  } else if (!is_file && !like.empty()) {
+    reader.violation("like", "expected none for a model that is no .safetensors file, found \"" + like + "\"");
+  }
+}
+
+// The same where prompts come from a job of their own: a single file is a text-to-image model.
+void check_like_and_prompts(ConfigReader& reader, const std::string& model, const std::string& like, const std::string& prompts) {
+  check_like(reader, model, like);
+  if (model.ends_with(".safetensors") && prompts.empty()) {
+    reader.violation("prompts", "expected an encode_prompts folder or \"@job\" for a model of a single .safetensors file, "
+                                "found nothing (required)");
+  }
+}
+
+void check_kind(ConfigReader& reader, const JobSpec&, const EncodePromptsSpec& spec) {
+  check_like(reader, spec.teacher, spec.like);
+  if (spec.prompts.starts_with("@")) reader.violation("prompts", "expected a file, found a reference to a job");
+}
+
+void check_kind(ConfigReader& reader, const JobSpec&, const GeneratePairsSpec& spec) {
+  check_like_and_prompts(reader, spec.teacher, spec.like, spec.prompts);
+}
+
+// What belongs to networks of sigma, or to those of discrete steps and text, is refused for the other.
+void check_parametrisation(ConfigReader& reader, const JobSpec& job, const DistillSpec& spec) {
+  const DistillSpec usual;
+  const bool is_text = !spec.prompts.empty();
+  const auto only = [&](const char* key, const json& found, const json& expected, bool for_text) {
+    if (found == expected || for_text == is_text) return;
+    reader.violation(key, "expected " + expected.dump() + (is_text ? " with prompts" : " without prompts") + ", found " +
+                              found.dump());
+  };
+  only("generator_sigma", spec.generator_sigma, usual.generator_sigma, false);
+  only("dmd/sigma_lo", spec.dmd.sigma_lo, usual.dmd.sigma_lo, false);
+  only("dmd/sigma_hi", spec.dmd.sigma_hi, usual.dmd.sigma_hi, false);
+  only("activation_checkpointing", job.activation_checkpointing, false, false);
+  only("dmd/t_lo", spec.dmd.t_lo, usual.dmd.t_lo, true);
+  only("dmd/t_hi", spec.dmd.t_hi, usual.dmd.t_hi, true);
+  only("dmd/guidance_scale", spec.dmd.guidance_scale, usual.dmd.guidance_scale, true);
+  if (spec.dmd.t_lo >= spec.dmd.t_hi) {
+    reader.violation("dmd/t_lo", "expected less than t_hi (" + json(spec.dmd.t_hi).dump() + "), found " + json(spec.dmd.t_lo).dump());
+  }
+  if ((is_text && spec.distance == "lpips") != !spec.decoder.empty()) {
+    reader.violation("decoder", spec.decoder.empty() ? "expected an autoencoder's folder for lpips of latents, found nothing (required)"
+                                                     : "expected none but for distance lpips with prompts, found \"" + spec.decoder + "\"");
+  }
+  if (is_text && !spec.evaluation.detector.empty() && !spec.evaluation.detector.ends_with(".safetensors")) {
+    reader.violation("evaluation/detector", "expected a .safetensors file of Inception's weights with prompts, found \"" +
+                                                spec.evaluation.detector + "\"");
+  }
+}
 
 void check_kind(ConfigReader& reader, const JobSpec& job, const DistillSpec& spec) {
+  check_like_and_prompts(reader, spec.teacher, spec.like, spec.prompts);
+  check_parametrisation(reader, job, spec);
   check_divisible(reader, "warmup/pairs", spec.warmup.pairs, job.micro_batches);
   check_divisible(reader, "dmd/batch", spec.dmd.batch, job.micro_batches);
   check_divisible(reader, "dmd/pairs", spec.dmd.pairs, job.micro_batches);
@@ -108,6 +165,7 @@ void check_digit_detector(ConfigReader& reader, const EvaluateSpec& spec) {
     reader.violation("dataset/path", "expected a string that is not empty, found nothing (required)");
   }
   if (spec.source == "images") reader.violation("source", "expected model or real_split_half" + only + "images");
+  if (!spec.prompts.empty()) reader.violation("prompts", "expected none" + only + "\"" + spec.prompts + "\"");
   if (!spec.reference.empty()) reader.violation("reference", "expected none" + only + "\"" + spec.reference + "\"");
   if (spec.lanczos != 0) reader.violation("lanczos", "expected 0" + only + std::to_string(spec.lanczos));
   if (spec.metrics != std::vector<std::string>{"fid"}) {
@@ -137,6 +195,10 @@ void check_kind(ConfigReader& reader, const JobSpec&, const EvaluateSpec& spec) 
     reader.violation(
         "model", "expected no model for source " + spec.source + ", found \"" + spec.model + "\"");
   }
+  check_like_and_prompts(reader, spec.model, spec.like, spec.prompts);
+  if (!needs_model && !spec.prompts.empty()) {
+    reader.violation("prompts", "expected none for source " + spec.source + ", found \"" + spec.prompts + "\"");
+  }
   if ((spec.source == "images") != !spec.images.empty()) {
     reader.violation("images", spec.source == "images"
                                    ? "expected a folder for source images, found nothing (required)"
@@ -151,7 +213,12 @@ void check_kind(ConfigReader& reader, const JobSpec&, const EvaluateSpec& spec) 
 
 void check_kind(ConfigReader&, const JobSpec&, const ExportSpec&) {}
 
-void check_kind(ConfigReader&, const JobSpec&, const SampleSpec&) {}
+void check_kind(ConfigReader& reader, const JobSpec&, const SampleSpec& spec) {
+  check_like(reader, spec.model, spec.like);
+  if (spec.model.ends_with(".safetensors") && spec.prompts.empty()) {
+    reader.violation("prompts", "expected texts for a model of a single .safetensors file, found none (required)");
+  }
+}
 
 }  // namespace
 
@@ -172,7 +239,7 @@ void check_ranks(ConfigReader& reader, const JobSpec& spec) {
                                           std::to_string(micro_batches));
     return;
   }
-  if (spec.kind == "export" || spec.kind == "sample") {
+  if (spec.kind == "export" || spec.kind == "sample" || spec.kind == "encode_prompts") {
     if (spec.ranks != 1) {
       reader.violation(
           "ranks", "expected 1 for kind " + spec.kind + ", found " + std::to_string(spec.ranks));

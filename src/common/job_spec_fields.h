@@ -118,8 +118,24 @@ void describe(Visitor& v, TrainTeacherSpec& s) {
 }
 
 template <class Visitor>
+void describe(Visitor& v, EncodePromptsSpec& s) {
+  v.path("teacher", s.teacher, Presence::kRequired);
+  v.path("like", s.like);
+  v.path("prompts", s.prompts, Presence::kRequired);
+  v.integer("batch", s.batch, 1, kMaxBatch);
+}
+
+// What a text-to-image model reads beside itself; absent from the specs of others.
+template <class Visitor, class Spec>
+void describe_text(Visitor& v, Spec& s) {
+  if (Visitor::kReads || !s.like.empty()) v.path("like", s.like);
+  if (Visitor::kReads || !s.prompts.empty()) v.path("prompts", s.prompts);
+}
+
+template <class Visitor>
 void describe(Visitor& v, GeneratePairsSpec& s) {
   v.path("teacher", s.teacher, Presence::kRequired);
+  describe_text(v, s);
   v.integer("count", s.count, 1, kMaxCount);
   v.integer("rows_per_shard", s.rows_per_shard, 1, kMaxCount);
   v.integer("batch", s.batch, 1, kMaxBatch);
@@ -154,6 +170,10 @@ void describe(Visitor& v, DistillSpec::Dmd& s) {
   v.number("lambda_dm", s.lambda_dm, 0.0, kLargest);
   v.number("sigma_lo", s.sigma_lo, kSmallest, kLargest);
   v.number("sigma_hi", s.sigma_hi, kSmallest, kLargest);
+  const DistillSpec::Dmd usual;
+  if (tells<Visitor>(s.t_lo, usual.t_lo)) v.number("t_lo", s.t_lo, 0.0, 1.0);
+  if (tells<Visitor>(s.t_hi, usual.t_hi)) v.number("t_hi", s.t_hi, 0.0, 1.0);
+  if (tells<Visitor>(s.guidance_scale, usual.guidance_scale)) v.number("guidance_scale", s.guidance_scale, 1.0, 1000.0);
   v.object("generator", s.generator);
   v.object("fake", s.fake);
 }
@@ -168,10 +188,12 @@ void describe(Visitor& v, DistillSpec::Evaluation& s) {
 template <class Visitor>
 void describe(Visitor& v, DistillSpec& s) {
   v.path("teacher", s.teacher, Presence::kRequired);
+  describe_text(v, s);
   v.path("pairs", s.pairs, Presence::kRequired);
   v.integer("max_pairs", s.max_pairs, 0, kMaxCount);
   v.choice("distance", s.distance, {"l2", "lpips"});
   v.object("lpips", s.lpips);
+  if (Visitor::kReads || !s.decoder.empty()) v.path("decoder", s.decoder);
   v.number("generator_sigma", s.generator_sigma, kSmallest, kLargest);
   v.number("ema_half_life_images", s.ema_half_life_images, kSmallest, kLargest);
   v.object("warmup", s.warmup);
@@ -186,6 +208,7 @@ void describe(Visitor& v, EvaluateSpec& s) {
   v.path("model", s.model);
   v.path("images", s.images);
   v.choice("weights", s.weights, {"ema", "raw"});
+  describe_text(v, s);
   v.object("sampler", s.sampler);
   v.integer("count", s.count, 2, kMaxCount);
   v.integer("batch", s.batch, 1, kMaxBatch);
@@ -202,12 +225,18 @@ template <class Visitor>
 void describe(Visitor& v, ExportSpec& s) {
   v.path("model", s.model, Presence::kRequired);
   v.choice("weights", s.weights, {"ema", "raw"});
+  const ExportSpec usual;
+  if (tells<Visitor>(s.format, usual.format)) v.choice("format", s.format, {"folder", "unet_file"});
+  if (tells<Visitor>(s.dtype, usual.dtype)) v.choice("dtype", s.dtype, {"fp32", "bf16", "fp16"});
+  if (Visitor::kReads || !s.evaluation.empty()) v.path("evaluation", s.evaluation);
 }
 
 template <class Visitor>
 void describe(Visitor& v, SampleSpec& s) {
   v.path("model", s.model, Presence::kRequired);
   v.integer("count", s.count, 1, kMaxBatch);
+  if (Visitor::kReads || !s.like.empty()) v.path("like", s.like);
+  if (Visitor::kReads || !s.prompts.empty()) v.texts("prompts", s.prompts);
   v.integer("label", s.label, -1, 1 << 20);
   v.path("out", s.out, Presence::kRequired);
 }

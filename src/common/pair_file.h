@@ -21,6 +21,7 @@ struct PairSetInfo {
   std::int64_t channels = 0, height = 0, width = 0;
   std::int64_t count = 0;                // rows of the whole set
   std::int64_t rows_per_shard = 0;
+  std::string prompts_sha256;            // EmbeddingFileInfo::digest(): labels are its rows; "": labels are classes
 };
 
 // One shard in memory: noise, image f32 [n,C,H,W] (noise has unit variance), label i64 [n], index i64 [n] (global).

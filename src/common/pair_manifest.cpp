@@ -25,7 +25,7 @@ json manifest_json(const PairSetManifest& manifest) {
   const PairSetInfo& info = manifest.info;
   json shards = json::array();
   for (const PairShardRecord& record : manifest.shards) shards.push_back(shard_json(record));
-  return {{"format", kSetFormat},
+  json document = {{"format", kSetFormat},
           {"format_version", PairSetInfo::kVersion},
           {"teacher_sha256", info.teacher_sha256},
           {"sampler", info.sampler},
@@ -37,6 +37,8 @@ json manifest_json(const PairSetManifest& manifest) {
           {"count", info.count},
           {"rows_per_shard", info.rows_per_shard},
           {"shards", std::move(shards)}};
+  if (!info.prompts_sha256.empty()) document["prompts_sha256"] = info.prompts_sha256;
+  return document;
 }
 
 PairSetManifest manifest_from_json(const json& document, const std::string& where) {
@@ -53,6 +55,7 @@ PairSetManifest manifest_from_json(const json& document, const std::string& wher
   manifest.info.width = fields.integer("width", 1);
   manifest.info.count = fields.integer("count", 1);
   manifest.info.rows_per_shard = fields.integer("rows_per_shard", 1);
+  if (document.contains("prompts_sha256")) manifest.info.prompts_sha256 = fields.sha256("prompts_sha256");
   // The plan follows from count and rows_per_shard; the list must agree with it.
   const json& list = fields.array("shards");
   const std::int64_t rows = manifest.info.rows_per_shard;

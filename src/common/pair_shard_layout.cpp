@@ -34,6 +34,7 @@ AttributeRules attribute_rules(const PairSetInfo& info, const Shard& shard) {
   add("width", info.width);
   add("count", info.count);
   add("rows_per_shard", info.rows_per_shard);
+  if (!info.prompts_sha256.empty()) add("prompts_sha256", info.prompts_sha256);
   add("shard_index", shard.index);
   add("shard_first", shard.first);
   add("shard_count", shard.count);

@@ -92,6 +92,7 @@ JobSpec evaluation_spec(const JobSpec& distill, const CheckpointRecord& checkpoi
   spec.numerics = distill.numerics;
   EvaluateSpec evaluate;
   evaluate.model = checkpoint.folder;
+  evaluate.prompts = options.prompts;
   evaluate.sampler.kind = "one_step";
   evaluate.sampler.sigma_max = options.generator_sigma;
   evaluate.count = options.evaluation.count;

@@ -73,7 +73,7 @@ const std::vector<HeavyHeader>& heavy_headers() {
       "coordinator/((main|http_server|telemetry_listener)\\.cpp|stream_response\\.h)|coordinator/launcher/.*\\.cpp|"
       "worker/run/telemetry_client\\.cpp|cli/client\\.cpp";
   static const char* kHdf5Files =
-      "common/(hdf5_handle\\.h|hdf5_listing\\.cpp|image_file\\.cpp|pair_shard_\\w+\\.(h|cpp))|worker/data/latent_dataset\\.cpp";
+      "common/(hdf5_handle\\.h|hdf5_listing\\.cpp|image_file\\.cpp|embedding_file\\.cpp|pair_shard_\\w+\\.(h|cpp))|worker/data/latent_dataset\\.cpp";
   static const std::vector<HeavyHeader> kHeaders = {
       {"worker/tensors/torch.h", std::regex(kTorchFiles)},
       {"torch/", std::regex("worker/tensors/(torch|recompute|fused_norm)\\.(h|cpp)")},

@@ -61,7 +61,7 @@ void write_pairs(const std::string& folder) {
   std::filesystem::create_directories(folder);
   PairSetManifest manifest;
   manifest.info = {.teacher_sha256 = sha256("teacher"), .sampler = "{}", .steps = 18, .seed = 1, .channels = 1, .height = 2,
-                   .width = 2, .count = 3, .rows_per_shard = 3};
+                   .width = 2, .count = 3, .rows_per_shard = 3, .prompts_sha256 = {}};
   const PairRows rows{std::vector<float>(12, 1.0f), std::vector<float>(12, 0.5f), {0, 1, 2}, {0, 1, 2}};
   manifest.shards = {write_pair_shard(folder, manifest.info, 0, 1, rows)};
   write_pair_manifest(folder, manifest);
@@ -150,6 +150,25 @@ TEST(Verify, ARunFolderWithAllThatIsInIt) {
   EXPECT_THAT(parts[0].detail, HasSubstr("not finished"));
   EXPECT_EQ(parts[1].type, "checkpoint");
   EXPECT_EQ(parts[2].type, "model");
+}
+
+TEST(Verify, AnExportedPipelineIsCheckedThroughItsFolders) {
+  const TempFolder folder;
+  spit(folder / "onestep.json", "{}");
+  std::filesystem::create_directory(folder / "unet");
+  spit(folder / "unet/config.json", "{\"a\": 1}");
+  const auto list = [&](const std::string& name) { return sha256_file(folder / "unet/config.json") + "  " + name + "\n"; };
+  spit(folder / "SHA256SUMS", list("unet/config.json"));
+  const auto parts = verify_path(folder.path());
+  ASSERT_EQ(parts.size(), 1u);
+  EXPECT_EQ(parts[0].digest, sha256_file(folder / "SHA256SUMS"));
+  for (const char* out : {"../unet/config.json", "unet/../a", "/etc/passwd", "unet/"}) {
+    spit(folder / "SHA256SUMS", list(out));
+    EXPECT_EQ(error_of([&] { verify_path(folder.path()); })->code, ErrorCode::kCorrupt) << out;
+  }
+  spit(folder / "SHA256SUMS", list("unet/config.json"));
+  spit(folder / "unet/config.json", "{\"a\": 2}");
+  EXPECT_THAT(error_of([&] { verify_path(folder.path()); })->message, HasSubstr("unet/config.json: sha256: expected"));
 }
 
 TEST(Verify, ThingsThatAreNotOnestepsAreRefused) {

@@ -19,6 +19,7 @@ json minimal(const std::string& kind) {
   json document = {{"name", "job"}, {"kind", kind}};
   const json dataset = {{"path", "../../build/data/digits.h5"}, {"resolution", 14}};
   if (kind == "train_detector" || kind == "train_teacher") document["dataset"] = dataset;
+  if (kind == "encode_prompts") document.update({{"teacher", "sd15"}, {"prompts", "prompts.txt"}});
   if (kind == "generate_pairs") document["teacher"] = "@teacher";
   if (kind == "distill") document.update({{"teacher", "@teacher"}, {"pairs", "runs/pairs"}});
   if (kind == "evaluate")
@@ -210,6 +211,53 @@ TEST(JobSpec, BatchesMustBeMultiplesOfTheMicroBatches) {
               ElementsAre("/batch: expected a multiple of micro_batches (4), found 6"));
   EXPECT_THAT(problems(with("train_detector", {"micro_batches=4", "batch=6"})),
               ElementsAre("/batch: expected a multiple of micro_batches (4), found 6"));
+}
+
+TEST(JobSpec, TextToImageHasItsOwnFieldsAndOthersKeepTheirWords) {
+  const std::vector<std::string> text = {"prompts=@encode", "dmd.guidance_scale=8", "dmd.t_hi=0.5", "distance=lpips",
+                                         "lpips.weights=[\"vgg.safetensors\"]", "decoder=taesd"};
+  EXPECT_THAT(problems(with("distill", text)), IsEmpty());
+  const json resolved = to_json(parse_job_spec(with("distill", text), kBase, "test"));
+  EXPECT_EQ(to_json(parse_job_spec(resolved, "/elsewhere", "test")), resolved);
+  EXPECT_EQ(resolved["decoder"], kBase + "/taesd");
+  // What was written before these fields existed keeps its digest.
+  for (const char* kind : {"generate_pairs", "distill", "evaluate", "export", "sample"}) {
+    const json plain = to_json(parse_job_spec(minimal(kind), kBase, "test"));
+    for (const char* key : {"like", "prompts", "decoder", "format", "dtype", "evaluation"}) {
+      const bool is_older = std::string(kind) == "distill" && std::string(key) == "evaluation";
+      EXPECT_EQ(plain.contains(key), is_older) << kind << " " << key;
+    }
+    EXPECT_FALSE(plain.contains(json::json_pointer("/dmd/t_lo")) || plain.contains(json::json_pointer("/dmd/guidance_scale")));
+  }
+}
+
+TEST(JobSpec, TextAndSigmaExcludeEachOther) {
+  EXPECT_THAT(problems(with("distill", {"dmd.guidance_scale=3", "dmd.t_lo=0.1", "decoder=vae"})),
+              ElementsAre("/dmd/t_lo: expected 0.02 without prompts, found 0.1",
+                          "/dmd/guidance_scale: expected 1.0 without prompts, found 3.0",
+                          HasSubstr("/decoder: expected none but for distance lpips with prompts")));
+  EXPECT_THAT(problems(with("distill", {"prompts=p", "generator_sigma=40", "dmd.sigma_hi=7", "activation_checkpointing=true",
+                                        "evaluation.detector=@d", "evaluation.dataset.path=x.h5"})),
+              ElementsAre("/generator_sigma: expected 80.0 with prompts, found 40.0",
+                          "/dmd/sigma_hi: expected 5.0 with prompts, found 7.0",
+                          "/activation_checkpointing: expected false with prompts, found true",
+                          HasSubstr("/evaluation/detector: expected a .safetensors file")));
+  EXPECT_THAT(problems(with("distill", {"prompts=p", "distance=lpips", "lpips.weights=[\"vgg.safetensors\"]"})),
+              ElementsAre(HasSubstr("/decoder: expected an autoencoder's folder")));
+  EXPECT_THAT(problems(with("distill", {"prompts=p", "dmd.t_lo=0.5", "dmd.t_hi=0.5"})),
+              ElementsAre("/dmd/t_lo: expected less than t_hi (0.5), found 0.5"));
+}
+
+TEST(JobSpec, ASingleFileNeedsAFolderLikeIt) {
+  EXPECT_THAT(problems(with("generate_pairs", {"teacher=sd.safetensors"})),
+              ElementsAre(HasSubstr("/like: expected a pipeline folder"), HasSubstr("/prompts: expected an encode_prompts folder")));
+  EXPECT_THAT(problems(with("generate_pairs", {"teacher=sd.safetensors", "like=sd15", "prompts=@encode"})), IsEmpty());
+  EXPECT_THAT(problems(with("sample", {"like=sd15"})), ElementsAre(HasSubstr("/like: expected none")));
+  EXPECT_THAT(problems(with("encode_prompts", {"prompts=@other", "ranks=2"})),
+              ElementsAre("/ranks: expected 1 for kind encode_prompts, found 2",
+                          "/prompts: expected a file, found a reference to a job"));
+  EXPECT_THAT(problems(with("evaluate", {"prompts=p"})), ElementsAre(HasSubstr("/prompts: expected none for a detector")));
+  EXPECT_THAT(problems(with("export", {"format=zip", "dtype=fp64"})), ::testing::SizeIs(2));
 }
 
 TEST(JobSpec, DistillRefusesSettingsThatMeanNothing) {

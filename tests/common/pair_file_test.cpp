@@ -62,6 +62,27 @@ PairSetManifest make_set(const std::string& folder) {
   return manifest;
 }
 
+// A set of a text-to-image teacher names the prompts that its labels count; others have no such attribute and no such field.
+TEST(PairShard, LabelsOfPromptsNameThem) {
+  const TempFolder folder;
+  PairSetInfo info = sample_info();
+  info.count = info.rows_per_shard = 2;
+  PairSetManifest manifest{info, {}};
+  manifest.info.prompts_sha256 = sha256("prompts");
+  manifest.shards.push_back(write_pair_shard(folder.path(), manifest.info, 0, 1, sample_rows(0, 2)));
+  write_pair_manifest(folder.path(), manifest);
+  const PairSetManifest read = read_pair_manifest(folder.path());
+  EXPECT_EQ(read.info.prompts_sha256, sha256("prompts"));
+  EXPECT_EQ(verify_pair_shard(folder.path(), read.info, 0).sha256, manifest.shards[0].sha256);
+  for (const std::string& other : {std::string(), sha256("others")}) {
+    info.prompts_sha256 = other;
+    EXPECT_TRUE(error_of([&] { verify_pair_shard(folder.path(), info, 0); })) << other;
+  }
+  const TempFolder plain;
+  make_set(plain.path());
+  EXPECT_EQ(slurp(plain / "manifest.json").find("prompts"), std::string::npos);
+}
+
 TEST(PairShard, VerifyGivesTheRecordOfTheWriter) {
   const TempFolder folder;
   const auto manifest = make_set(folder.path());

@@ -126,6 +126,14 @@ TEST(CheckpointRegistry, AnEvaluationIsAJobThatTheWorkerUnderstands) {
   EXPECT_EQ(evaluate.sampler.sigma_max, 40.0);
   EXPECT_EQ(evaluate.count, 500);
   EXPECT_EQ(evaluate.detector, "/data/detector");
+  EXPECT_EQ(evaluate.prompts, "");
+
+  options.generator_sigma = DistillSpec{}.generator_sigma;
+  options.prompts = "/jobs/encode-1";
+  options.evaluation.detector = "/data/inception.safetensors";
+  distill.options = options;
+  const JobSpec text = parse_job_spec(to_json(evaluation_spec(distill, evaluated(300, std::nullopt))), "/", "test");
+  EXPECT_EQ(std::get<EvaluateSpec>(text.options).prompts, "/jobs/encode-1");
 }
 
 TEST(CheckpointRegistry, FiguresBecomeMetricsOfTheParent) {

@@ -2,6 +2,8 @@
 #include <filesystem>
 #include <iostream>
 
+#include "common/embedding_file.h"
+#include "common/hash.h"
 #include "common/safetensors_file.h"
 #include "support/files.h"
 #include "support/small_images.h"
@@ -45,6 +47,11 @@ void write_seeds(const std::string& folder, const std::string& source) {
       R"({"metadata":{"total_size":8},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
 
   write_small_images(at("image_file/a.h5"), 3, 1, 2, 2);
+  {
+    EmbeddingWriter writer(at("embedding_file/a.h5"), {2, 1, 3, sha256("p"), sha256("e"), ""}, std::vector<float>(3, 0.5f));
+    writer.add(values);
+    static_cast<void>(writer.finish());
+  }
   at("pair_shard/any");
   write_pair_shard(folder + "/pair_shard", small_pair_set(), 0, 1, small_pair_rows());
 }

@@ -98,6 +98,28 @@ TEST(Export, SamplesWithNothingElse) {
   EXPECT_TRUE(slurp(folder / "a.png").starts_with("\x89PNG"));
 }
 
+// Weights rounded to 16 bits: half the bytes, named in config.json, and images close by.
+TEST(Export, SixteenBitsLoadAndSampleAsTheyWereWritten) {
+  const FinishedSmoke smoke = finished_smoke();
+  const TempFolder folder;
+  for (const std::string dtype : {"bf16", "fp16"}) {
+    const nlohmann::json spec = {{"name", "export"}, {"kind", "export"}, {"model", smoke.run_folder("distill")}, {"dtype", dtype}};
+    spit(folder / "export.json", spec.dump());
+    ASSERT_EQ(shell("onestep-worker " + folder / "export.json" + " --output " + folder / dtype).exit_status, 0);
+    ASSERT_EQ(shell("onestep-worker " + folder / "export.json" + " --output " + folder / "again").exit_status, 0);
+    EXPECT_EQ(slurp(folder / dtype + "/SHA256SUMS"), slurp(folder / "again/SHA256SUMS")) << dtype;
+    EXPECT_EQ(nlohmann::json::parse(slurp(folder / dtype + "/config.json")).at("dtype"), dtype);
+    const auto bytes = [](const std::string& run) { return std::filesystem::file_size(run + "/model.safetensors"); };
+    EXPECT_LT(bytes(folder / dtype), bytes(smoke.run_folder("export")) * 0.7);
+    const std::string card = slurp(folder / dtype + "/README.md");
+    EXPECT_THAT(card, testing::HasSubstr("Weights: ema in " + dtype));
+    EXPECT_THAT(card, testing::HasSubstr("noise-image pairs of SHA-256 `" + smoke.digest("pairs")));
+    const ShellResult drawn = shell("onestep sample --model " + folder / dtype + " --out " + folder / "a.png");
+    EXPECT_EQ(drawn.exit_status, 0) << drawn.error;
+    std::filesystem::remove_all(folder / "again");
+  }
+}
+
 TEST(Export, TheCommandWritesACheckedFolder) {
   const FinishedSmoke smoke = finished_smoke();
   const TempFolder folder;

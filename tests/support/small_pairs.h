@@ -17,7 +17,8 @@ inline PairSetInfo small_pair_set() {
           .height = 2,
           .width = 2,
           .count = 3,
-          .rows_per_shard = 3};
+          .rows_per_shard = 3,
+          .prompts_sha256 = {}};
 }
 
 inline PairRows small_pair_rows() {

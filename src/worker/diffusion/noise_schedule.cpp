@@ -40,6 +40,7 @@ DiscreteSchedule::DiscreteSchedule(torch::Tensor alpha_bar) : alpha_bar_(std::mo
   }
   alpha_ = alpha_bar_.sqrt().to(torch::kFloat32);
   sigma_ = (1 - alpha_bar_).sqrt().to(torch::kFloat32);
+  level_ = ((1 - alpha_bar_) / alpha_bar_).sqrt();
 }
 
 DiscreteSchedule DiscreteSchedule::scaled_linear(std::int64_t steps, double beta_start, double beta_end) {
@@ -57,9 +58,8 @@ torch::Tensor DiscreteSchedule::sigma(const torch::Tensor& t) const {
 }
 
 torch::Tensor DiscreteSchedule::timestep(const torch::Tensor& u, double sigma_lo, double sigma_hi) const {
-  const auto level = ((1 - alpha_bar_) / alpha_bar_).sqrt();
-  const std::int64_t first = (level < sigma_lo).sum().item<std::int64_t>();
-  const std::int64_t last = (level <= sigma_hi).sum().item<std::int64_t>() - 1;
+  const std::int64_t first = (level_ < sigma_lo).sum().item<std::int64_t>();
+  const std::int64_t last = (level_ <= sigma_hi).sum().item<std::int64_t>() - 1;
   if (last < first) {
     throw Error(ErrorCode::kConfig, "noise schedule: no step has a noise level between " +
                                         std::to_string(sigma_lo) + " and " + std::to_string(sigma_hi));

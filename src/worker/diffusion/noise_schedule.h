@@ -20,6 +20,8 @@ class NoiseSchedule {
   [[nodiscard]] virtual torch::Tensor sigma(const torch::Tensor& t) const = 0;  // [B] -> [B], fp32
   // u [B] uniform in (0,1) -> t [B]: the schedule's own coordinate between the noise levels sigma_lo and sigma_hi.
   [[nodiscard]] virtual torch::Tensor timestep(const torch::Tensor& u, double sigma_lo, double sigma_hi) const = 0;
+  // What unit noise is multiplied by to stand for x_t where nothing is left of the image: [B] -> [B], fp32.
+  [[nodiscard]] virtual torch::Tensor prior_deviation(const torch::Tensor& t) const = 0;
   // Weight of the denoising loss in x0 space (DMD Alg. 3), [B] fp32.
   [[nodiscard]] virtual torch::Tensor denoising_weight(const torch::Tensor& t) const = 0;
 };
@@ -39,6 +41,7 @@ class EdmSchedule final : public NoiseSchedule {
   [[nodiscard]] torch::Tensor alpha(const torch::Tensor& t) const override;
   [[nodiscard]] torch::Tensor sigma(const torch::Tensor& t) const override;
   [[nodiscard]] torch::Tensor timestep(const torch::Tensor& u, double sigma_lo, double sigma_hi) const override;
+  [[nodiscard]] torch::Tensor prior_deviation(const torch::Tensor& t) const override { return sigma(t); }
   [[nodiscard]] torch::Tensor denoising_weight(const torch::Tensor& t) const override;
   [[nodiscard]] const NoiseLevels& levels() const { return levels_; }
   // The allowed level next to sigma: sigma itself where all are.
@@ -60,11 +63,14 @@ class DiscreteSchedule final : public NoiseSchedule {
   [[nodiscard]] torch::Tensor alpha(const torch::Tensor& t) const override;
   [[nodiscard]] torch::Tensor sigma(const torch::Tensor& t) const override;
   [[nodiscard]] torch::Tensor timestep(const torch::Tensor& u, double sigma_lo, double sigma_hi) const override;
+  [[nodiscard]] torch::Tensor prior_deviation(const torch::Tensor& t) const override { return torch::ones_like(t); }
   [[nodiscard]] torch::Tensor denoising_weight(const torch::Tensor& t) const override;
+  // sigma/alpha of a step, as timestep() compares it.
+  [[nodiscard]] double noise_level(std::int64_t step) const { return level_[step].item<double>(); }
   [[nodiscard]] const torch::Tensor& alpha_bar() const { return alpha_bar_; }
 
  private:
-  torch::Tensor alpha_bar_, alpha_, sigma_;
+  torch::Tensor alpha_bar_, alpha_, sigma_, level_;
 };
 
 // x0 from a raw prediction: epsilon: (x_t - sigma eps)/alpha; v: alpha x_t - sigma v. fp64 inside: at the noisy end alpha

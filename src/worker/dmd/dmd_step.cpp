@@ -29,11 +29,12 @@ class Draws {
       fresh.condition.labels = keyed_integer(key(RandomStream::kGeneratorLabel), batch_.first_sample,
                                              batch_.num_samples, denoiser_.num_classes());
     }
+    fresh.condition.text = batch_.text;
     return fresh;
   }
-  [[nodiscard]] torch::Tensor timestep(RandomStream stream) const {
+  [[nodiscard]] torch::Tensor timestep(RandomStream stream, const NoiseRange& range) const {
     const auto u = keyed_uniform(key(stream), batch_.first_sample, batch_.num_samples);
-    return denoiser_.schedule().timestep(u, settings_.sigma_lo, settings_.sigma_hi);
+    return denoiser_.schedule().timestep(u, range.lo, range.hi);
   }
   [[nodiscard]] torch::Tensor normal(RandomStream stream) const {
     const ImageShape shape = denoiser_.image_shape();
@@ -50,9 +51,16 @@ class Draws {
   const Denoiser& denoiser_;
 };
 
+// The pairs' own condition: their label is a class, or the number of a prompt whose embedding is there.
+Condition of_pairs(const MicroBatch& batch) {
+  return batch.pair_text.defined() ? Condition{{}, batch.pair_text} : Condition{batch.pair_label, {}};
+}
+
 Condition with_pairs(const Condition& fresh, const MicroBatch& batch) {
-  if (!batch.pair_label.defined() || !fresh.labels.defined()) return fresh;
-  return {torch::cat({fresh.labels, batch.pair_label}), {}};
+  if (!batch.pair_label.defined()) return fresh;
+  const auto joined = [](const torch::Tensor& a, const torch::Tensor& b) { return a.defined() ? torch::cat({a, b}) : a; };
+  const Condition pairs = of_pairs(batch);
+  return {joined(fresh.labels, pairs.labels), joined(fresh.text, pairs.text)};
 }
 
 double value(const torch::Tensor& scalar) { return scalar.item<double>(); }
@@ -76,7 +84,7 @@ void update_fake_score(const DmdNetworks& networks, const DmdSettings& settings,
   const NoiseSchedule& schedule = networks.fake_score.schedule();
   for (std::size_t m = 0; m < micro_batches.size(); ++m) {
     const Draws draws(settings, step, micro_batches[m], networks.fake_score);
-    const auto t = draws.timestep(RandomStream::kFakeSigma);
+    const auto t = draws.timestep(RandomStream::kFakeSigma, settings.fake);
     const auto x_t = diffuse(schedule, kept[m].x, draws.normal(RandomStream::kFakeNoise), t);
     const auto mu_fake = networks.fake_score.denoise(x_t, t, kept[m].condition);
     const auto loss = denoising_loss(schedule, mu_fake, kept[m].x, t, settings.global_batch);  // Eq. 6
@@ -106,7 +114,7 @@ DmdReport dmd_step(const DmdNetworks& networks, const DmdSettings& settings, std
     const auto x = generated.narrow(0, 0, batch.num_samples);
 
     // Distribution matching gradient (Eq. 7, 8) at a random t.
-    const auto t = draws.timestep(RandomStream::kScoreSigma);
+    const auto t = draws.timestep(RandomStream::kScoreSigma, settings.score);
     const auto x_t = diffuse(schedule, x.detach(), draws.normal(RandomStream::kScoreNoise), t);
     const auto [gradient, zero_denominators] = distribution_matching_gradient(
         networks.real_score, networks.fake_score, x.detach(), x_t, t, fresh.condition);
@@ -140,7 +148,7 @@ DmdReport regression_step(Denoiser& generator, const DmdSettings& settings,
                           Updater& update_generator) {
   DmdReport report;
   for (const MicroBatch& batch : micro_batches) {
-    const auto x = generate(generator, batch.pair_noise, {batch.pair_label, {}}, settings.t_G);
+    const auto x = generate(generator, batch.pair_noise, of_pairs(batch), settings.t_G);
     const auto loss = regression_loss(distance, x, batch.pair_image, settings.global_pairs);
     loss.backward();
     update_generator.add_micro_batch();

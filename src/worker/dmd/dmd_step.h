@@ -27,16 +27,23 @@ struct MicroBatch {
   torch::Tensor pair_noise;       // z_ref [P,C,H,W]; undefined when there are no pairs
   torch::Tensor pair_image;       // y_ref [P,C,H,W]
   torch::Tensor pair_label;       // [P] int64
+  // Embeddings for networks conditioned on text, undefined for others: of the fresh samples [num_samples,T,D], of the pairs [P,T,D].
+  torch::Tensor text, pair_text;
+};
+
+// Noise levels sigma_t / alpha_t between which t is drawn.
+struct NoiseRange {
+  double lo = 0.5, hi = 5.0;
 };
 
 struct DmdSettings {
   std::uint64_t seed = 0;
-  double t_G = 80.0;              // the generator's fixed noise level
+  double t_G = 80.0;              // the generator's fixed t: sigma, or a step
   std::int64_t global_batch = 0;  // fresh samples of the whole iteration
   std::int64_t global_pairs = 0;
   double lambda_dm = 1.0;
   double lambda_reg = 0.25;
-  double sigma_lo = 0.5, sigma_hi = 5.0;
+  NoiseRange score, fake;         // of the distribution matching gradient; of the fake score's loss
 };
 
 // Sums over one micro-batch, fp64; adding them over micro-batches gives the iteration's figures.

@@ -12,7 +12,7 @@ torch::Tensor global_mean(const torch::Tensor& values, std::int64_t global_batch
 
 torch::Tensor generate(Denoiser& generator, const torch::Tensor& z, const Condition& condition, double t_G) {
   const auto t = torch::full({z.size(0)}, t_G, torch::kFloat32);
-  return generator.denoise(per_sample(generator.schedule().sigma(t)) * z, t, condition);
+  return generator.denoise(per_sample(generator.schedule().prior_deviation(t)) * z, t, condition);
 }
 
 torch::Tensor diffuse(const NoiseSchedule& schedule, const torch::Tensor& x, const torch::Tensor& epsilon,

@@ -9,7 +9,8 @@
 
 namespace onestep {
 
-// G(z): one network call at the generator's fixed noise level t_G (EDM: sigma = 80, input 80 z). z [B,C,H,W] unit variance.
+// G(z): one network call at the generator's fixed t_G, z standing for x_t (EDM: sigma = 80, input 80 z; discrete steps: the last
+// step, input z). z [B,C,H,W] unit variance.
 torch::Tensor generate(Denoiser& generator, const torch::Tensor& z, const Condition& condition, double t_G);
 
 // x_t = alpha_t x + sigma_t epsilon.
@@ -29,7 +30,8 @@ DistributionMatchingGradient distribution_matching_gradient(Denoiser& real_score
 torch::Tensor distribution_matching_loss(const torch::Tensor& x, const torch::Tensor& gradient,
                                          std::int64_t global_batch);
 
-// Alg. 3 (DMD Eq. 6): weight(t) MSE(mu, x) with the schedule's weight (EDM: 1/sigma^2 + 1/sigma_data^2), fp32.
+// Alg. 3 (DMD Eq. 6): weight(t) MSE(mu, x) with the schedule's weight (EDM: 1/sigma^2 + 1/sigma_data^2; discrete steps:
+// alpha^2/sigma^2, which is the plain MSE of epsilon), fp32.
 torch::Tensor denoising_loss(const NoiseSchedule& schedule, const torch::Tensor& mu, const torch::Tensor& x,
                              const torch::Tensor& t, std::int64_t global_batch);
 

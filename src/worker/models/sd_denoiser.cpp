@@ -42,6 +42,15 @@ SdScheduleConfig sd_schedule_config_from_json(const json& document, const std::s
   return config;
 }
 
+json to_diffusers_json(const SdScheduleConfig& config) {
+  return {{"_class_name", "DDPMScheduler"},
+          {"beta_schedule", "scaled_linear"},
+          {"beta_start", config.beta_start},
+          {"beta_end", config.beta_end},
+          {"num_train_timesteps", config.num_train_timesteps},
+          {"prediction_type", config.prediction == Prediction::kV ? "v_prediction" : "epsilon"}};
+}
+
 SdDenoiser::SdDenoiser(const SdUnetConfig& unet, const SdScheduleConfig& schedule, const torch::TensorOptions& tensors)
     : config_(schedule),
       schedule_(DiscreteSchedule::scaled_linear(schedule.num_train_timesteps, schedule.beta_start, schedule.beta_end)),
@@ -67,8 +76,7 @@ torch::Tensor SdDenoiser::denoise(const torch::Tensor& x_t, const torch::Tensor&
 }
 
 torch::Tensor SdDenoiser::one_step(const torch::Tensor& noise, const Condition& condition) {
-  const auto last = static_cast<double>(config_.num_train_timesteps - 1);
-  return denoise(noise, torch::full({noise.size(0)}, last, noise.options()), condition);
+  return denoise(noise, torch::full({noise.size(0)}, static_cast<double>(last_step()), noise.options()), condition);
 }
 
 }  // namespace onestep

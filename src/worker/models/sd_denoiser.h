@@ -21,6 +21,8 @@ struct SdScheduleConfig {
 // Strict in what changes the noise levels or the meaning of the output; a sampler's own options are known by name and not read.
 // Errors: ConfigError.
 SdScheduleConfig sd_schedule_config_from_json(const nlohmann::json& document, const std::string& where);
+// The same facts in scheduler_config.json's words.
+nlohmann::json to_diffusers_json(const SdScheduleConfig& config);
 
 class SdDenoiser final : public Denoiser {
  public:
@@ -38,6 +40,7 @@ class SdDenoiser final : public Denoiser {
   // The U-Net itself: parameters under diffusers' names.
   torch::nn::Module& module() override { return *unet_; }
   [[nodiscard]] SdUnet& unet() { return unet_; }
+  [[nodiscard]] std::int64_t last_step() const { return config_.num_train_timesteps - 1; }
   [[nodiscard]] const SdScheduleConfig& config() const { return config_; }
 
  private:

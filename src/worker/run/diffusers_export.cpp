@@ -70,6 +70,7 @@ class ExportFolder {
   void weights(const std::string& name, const torch::nn::Module& network, DType dtype) {
     tensors(name, weights_of(network, dtype).views, {});
   }
+  [[nodiscard]] const std::string& digest(const std::string& name) const { return digests_.at(name); }
   // Writes SHA256SUMS; returns its digest.
   std::string finish() {
     std::string sums;
@@ -153,10 +154,8 @@ void write_samples(ExportFolder& folder, SdPipeline& pipeline, const std::vector
 
 SdSamples sample_one_step(SdPipeline& pipeline, const torch::Tensor& noise, const std::vector<std::string>& prompts) {
   torch::NoGradGuard no_grad;
-  std::vector<torch::Tensor> rows;
-  for (const std::string& prompt : prompts) rows.push_back(torch::tensor(pipeline.tokenizer->encode(prompt), torch::kInt64));
   const auto device = pipeline.text_encoder->parameters().front().device();
-  const Condition condition{{}, pipeline.text_encoder(torch::stack(rows).to(device))};
+  const Condition condition{{}, embed_prompts(pipeline, prompts).to(device)};
   SdSamples samples;
   samples.latents = pipeline.denoiser->one_step(noise.to(device), condition);
   const auto dtype = pipeline.vae->parameters().front().scalar_type();
@@ -182,6 +181,11 @@ std::string export_diffusers_folder(const std::string& folder, SdPipeline& pipel
   for (const auto& [name, content] : clip_tokenizer_files(*pipeline.tokenizer)) out.text("tokenizer/" + name, content);
   out.document("scheduler/scheduler_config.json", lcm_scheduler(pipeline.denoiser->config()));
   out.document("model_index.json", model_index());
+  if (!options.origin.is_null()) {
+    json origin = options.origin;
+    origin["unet_sha256"] = out.digest("unet/diffusion_pytorch_model.safetensors");
+    out.document("onestep.json", origin);
+  }
   if (!options.sample_prompts.empty()) write_samples(out, pipeline, options.sample_prompts);
   out.text("README.md", model_card(pipeline, options));
   return out.finish();

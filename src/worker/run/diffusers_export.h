@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@ struct SdModelCard {
 struct SdExportOptions {
   DType dtype = DType::kF32;  // of all weights: kF32, kF16 or kBF16
   SdModelCard card;
+  nlohmann::json origin;      // onestep.json: facts for load_model(), and the digest of the U-Net's file; no such file when null
   std::vector<std::string> sample_prompts = {"a photo of a cat"};  // for samples.safetensors; none: no such file
 };
 

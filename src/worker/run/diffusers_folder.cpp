@@ -111,6 +111,23 @@ void freeze(Network& network) {
   for (auto& parameter : network.parameters()) parameter.set_requires_grad(false);
 }
 
+// The wanted networks alone: what was reserved for the others has not been touched yet.
+SdPipeline frozen_parts(SdPipeline pipeline, SdParts parts) {
+  if (parts == SdParts::kOthers) {
+    pipeline.denoiser.reset();
+  } else {
+    freeze(pipeline.denoiser->module());
+  }
+  if (parts == SdParts::kDenoiser) {
+    pipeline.vae = AutoencoderKl(nullptr);
+    pipeline.text_encoder = ClipText(nullptr);
+  } else {
+    freeze(*pipeline.vae);
+    freeze(*pipeline.text_encoder);
+  }
+  return pipeline;
+}
+
 std::vector<TensorView> as_they_are(std::vector<TensorView> tensors) { return tensors; }
 
 }  // namespace
@@ -149,34 +166,37 @@ ClipText load_clip_text(const std::string& folder, const torch::TensorOptions& t
   return network;
 }
 
-SdPipeline load_sd_pipeline(const std::string& folder, const torch::TensorOptions& tensors) {
-  SdPipeline pipeline = empty_pipeline(folder, tensors);
-  freeze(pipeline.denoiser->module());
-  freeze(*pipeline.vae);
-  freeze(*pipeline.text_encoder);
-  load(pipeline.denoiser->module(), weights_path(folder + "/unet", kDiffusersWeights), as_they_are);
-  load(*pipeline.vae, weights_path(folder + "/vae", kDiffusersWeights), diffusers_vae_names);
-  load(*pipeline.text_encoder, weights_path(folder + "/text_encoder", kTransformersWeights), clip_text_names);
+SdPipeline load_sd_pipeline(const std::string& folder, const torch::TensorOptions& tensors, SdParts parts) {
+  SdPipeline pipeline = frozen_parts(empty_pipeline(folder, tensors), parts);
+  if (pipeline.denoiser) load(pipeline.denoiser->module(), weights_path(folder + "/unet", kDiffusersWeights), as_they_are);
+  if (pipeline.vae) load(*pipeline.vae, weights_path(folder + "/vae", kDiffusersWeights), diffusers_vae_names);
+  if (pipeline.text_encoder) load(*pipeline.text_encoder, weights_path(folder + "/text_encoder", kTransformersWeights), clip_text_names);
   return pipeline;
 }
 
-SdPipeline load_ldm_file(const std::string& path, const std::string& like, const torch::TensorOptions& tensors) {
-  SdPipeline pipeline = empty_pipeline(like, tensors);
-  freeze(pipeline.denoiser->module());
-  freeze(*pipeline.vae);
-  freeze(*pipeline.text_encoder);
+SdPipeline load_ldm_file(const std::string& path, const std::string& like, const torch::TensorOptions& tensors, SdParts wanted) {
+  SdPipeline whole = empty_pipeline(like, tensors);
   const SafetensorsFile file(path);
-  const LdmParts parts = split_ldm(file.tensors(), pipeline.denoiser->unet()->config(), pipeline.vae->config());
+  const LdmParts parts = split_ldm(file.tensors(), whole.denoiser->unet()->config(), whole.vae->config());
   if (!parts.unknown.empty()) {
     std::string message = path + ": " + std::to_string(parts.unknown.size()) + " tensors belong to no part of Stable Diffusion 1.x";
     for (const std::string& name : parts.unknown) message += "\n  " + name + ": unexpected";
     throw Error(ErrorCode::kMismatch, message);
   }
+  SdPipeline pipeline = frozen_parts(std::move(whole), wanted);
   const auto release = [&](std::span<const std::byte> part) { file.release(part); };
-  load_weights(pipeline.denoiser->module(), parts.unet, path + " (model.diffusion_model)", release);
-  load_weights(*pipeline.vae, parts.vae, path + " (first_stage_model)", release);
-  load_weights(*pipeline.text_encoder, parts.text, path + " (cond_stage_model.transformer)", release);
+  if (pipeline.denoiser) load_weights(pipeline.denoiser->module(), parts.unet, path + " (model.diffusion_model)", release);
+  if (pipeline.vae) load_weights(*pipeline.vae, parts.vae, path + " (first_stage_model)", release);
+  if (pipeline.text_encoder) load_weights(*pipeline.text_encoder, parts.text, path + " (cond_stage_model.transformer)", release);
   return pipeline;
+}
+
+torch::Tensor embed_prompts(SdPipeline& pipeline, const std::vector<std::string>& prompts) {
+  const torch::NoGradGuard no_grad;
+  std::vector<torch::Tensor> rows;
+  for (const std::string& prompt : prompts) rows.push_back(torch::tensor(pipeline.tokenizer->encode(prompt), torch::kInt64));
+  const auto device = pipeline.text_encoder->parameters().front().device();
+  return pipeline.text_encoder(torch::stack(rows).to(device)).to(torch::kCPU, torch::kFloat32).contiguous();
 }
 
 }  // namespace onestep

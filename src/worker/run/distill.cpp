@@ -5,14 +5,18 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "worker/data/pair_reader.h"
+#include "worker/diffusion/guidance.h"
 #include "worker/dmd/dmd_step.h"
+#include "worker/run/job_text.h"
 #include "worker/run/jobs.h"
 #include "worker/run/leaf_figures.h"
 #include "worker/run/lpips_distance.h"
 #include "worker/run/memory_plan.h"
 #include "worker/run/model_folder.h"
 #include "worker/run/module_buffers.h"
+#include "worker/run/parametrisation.h"
 #include "worker/run/trainer.h"
+#include "worker/tensors/keyed_random.h"
 
 namespace onestep {
 namespace {
@@ -21,21 +25,25 @@ enum class Phase { kWarmup, kFakeWarmup, kDmd };
 
 class Distillation final : public Training {
  public:
-  Distillation(const RunContext& context, const DistillSpec& spec, const PairSet& pairs,
-               std::unique_ptr<Distance> distance)
+  // `prompts`: null for networks without text.
+  Distillation(const RunContext& context, const DistillSpec& spec, LoadedModel teacher, const PairSet& pairs,
+               const PromptEmbeddings* prompts, std::unique_ptr<Distance> distance)
       : context_(context),
         spec_(spec),
         pairs_(pairs),
-        teacher_(load_model(spec.teacher, "ema")),
-        generator_(load_model(spec.teacher, "ema")),
-        fake_(load_model(spec.teacher, "ema")),
+        prompts_(prompts),
+        teacher_(std::move(teacher)),
+        generator_(load_model(spec.teacher, "ema", spec.like)),
+        fake_(load_model(spec.teacher, "ema", spec.like)),
+        parametrisation_(parametrisation_of(spec, *teacher_.denoiser)),
+        guided_(*teacher_.denoiser, spec.dmd.guidance_scale, prompts != nullptr ? prompts->null_text() : torch::Tensor()),
         real_flat_(teacher_.denoiser->module(), 1, false),
         generator_flat_(generator_.denoiser->module(), context.spec.micro_batches, true),
         fake_flat_(fake_.denoiser->module(), context.spec.micro_batches, true),
         update_generator_("generator", that_fits(generator_flat_, context), context.communicator, context.spec.micro_batches,
                           context.spec.reduction, {spec.ema_half_life_images, spec.dmd.batch}),
         update_fake_("fake", fake_flat_, context.communicator, context.spec.micro_batches, context.spec.reduction, {}),
-        networks_{*generator_.denoiser, *teacher_.denoiser, *fake_.denoiser},
+        networks_{*generator_.denoiser, guided_, *fake_.denoiser},
         distance_(std::move(distance)),
         range_(micro_batch_range(context.spec.micro_batches, context.communicator.rank(),
                                  context.communicator.size())) {
@@ -73,7 +81,7 @@ class Distillation final : public Training {
     const auto step = static_cast<std::uint32_t>(iteration);
     switch (phase) {
       case Phase::kWarmup: {
-        const auto batches = micro_batches(0);
+        const auto batches = micro_batches(step, 0);
         const DmdReport report =
             regression_step(*generator_.denoiser, settings(), batches, *distance_, update_generator_);
         auto figures = reduce(report);
@@ -83,7 +91,7 @@ class Distillation final : public Training {
                 {"sample_spread", figures["sample_spread"]}};
       }
       case Phase::kFakeWarmup: {
-        const auto batches = micro_batches(spec_.dmd.batch);
+        const auto batches = micro_batches(step, spec_.dmd.batch);
         const DmdReport report = fake_score_step(networks_, settings(), step, batches, update_fake_);
         auto figures = reduce(report);
         return {{"loss_fake", figures["loss_fake"]},
@@ -92,7 +100,7 @@ class Distillation final : public Training {
                 {"sample_spread", figures["sample_spread"]}};
       }
       case Phase::kDmd: {
-        const auto batches = micro_batches(spec_.dmd.batch);
+        const auto batches = micro_batches(step, spec_.dmd.batch);
         const DmdReport report =
             dmd_step(networks_, settings(), step, batches, *distance_, update_generator_, update_fake_);
         auto figures = reduce(report);
@@ -106,8 +114,8 @@ class Distillation final : public Training {
 
   std::vector<NetworkUpdater*> updaters() override { return {&update_generator_, &update_fake_}; }
   [[nodiscard]] nlohmann::json description() const override {
-    nlohmann::json json = {{"network", to_json(teacher_.network)},
-                           {"generator_sigma", spec_.generator_sigma},
+    nlohmann::json json = {{"network", network_json(teacher_)},
+                           {"generator_sigma", parametrisation_.t_G},
                            {"delivered_network", "generator"},
                            {"teacher_sha256", teacher_.sha256}};
     if (const auto buffers = buffers_to_json(module()); !buffers.empty()) json["buffers"] = buffers;
@@ -123,6 +131,7 @@ class Distillation final : public Training {
   [[nodiscard]] const std::vector<FlatView>& views() const { return generator_flat_.views(); }
   [[nodiscard]] const torch::nn::Module& module() const { return generator_.denoiser->module(); }
   [[nodiscard]] const LoadedModel& teacher() const { return teacher_; }
+  [[nodiscard]] double t_G() const { return parametrisation_.t_G; }
 
  private:
   [[nodiscard]] std::int64_t dmd_start() const { return spec_.warmup.iterations + spec_.fake_warmup.iterations; }
@@ -187,7 +196,7 @@ class Distillation final : public Training {
   }
 
   // This rank's micro-batches of one iteration: `fresh` samples over all M of them, and pairs when the phase reads any.
-  std::vector<MicroBatch> micro_batches(std::int64_t fresh) {
+  std::vector<MicroBatch> micro_batches(std::uint32_t step, std::int64_t fresh) {
     const std::int64_t samples = fresh / context_.spec.micro_batches;
     std::optional<PairBatch> pairs;
     if (reader_) pairs = reader_->next();
@@ -196,10 +205,15 @@ class Distillation final : public Training {
       MicroBatch& batch = batches.emplace_back();
       batch.first_sample = (range_.first + m) * samples;
       batch.num_samples = samples;
+      if (prompts_ != nullptr && samples > 0) {
+        const DrawKey key{context_.spec.seed, RandomStream::kGeneratorLabel, step};
+        batch.text = prompts_->text(keyed_integer(key, batch.first_sample, samples, prompts_->size()));
+      }
       if (pairs) {
         batch.pair_noise = pairs->noise.narrow(0, m * pairs_per_micro_batch_, pairs_per_micro_batch_);
         batch.pair_image = pairs->image.narrow(0, m * pairs_per_micro_batch_, pairs_per_micro_batch_);
         batch.pair_label = pairs->label.narrow(0, m * pairs_per_micro_batch_, pairs_per_micro_batch_);
+        if (prompts_ != nullptr) batch.pair_text = prompts_->text(batch.pair_label);
       }
     }
     return batches;
@@ -208,13 +222,13 @@ class Distillation final : public Training {
   [[nodiscard]] DmdSettings settings() const {
     DmdSettings settings;
     settings.seed = context_.spec.seed;
-    settings.t_G = spec_.generator_sigma;
+    settings.t_G = parametrisation_.t_G;
     settings.global_batch = spec_.dmd.batch;
     settings.global_pairs = pairs_per_micro_batch_ * context_.spec.micro_batches;
     settings.lambda_dm = spec_.dmd.lambda_dm;
     settings.lambda_reg = spec_.dmd.lambda_reg;
-    settings.sigma_lo = spec_.dmd.sigma_lo;
-    settings.sigma_hi = spec_.dmd.sigma_hi;
+    settings.score = parametrisation_.score;
+    settings.fake = parametrisation_.fake;
     return settings;
   }
 
@@ -235,7 +249,10 @@ class Distillation final : public Training {
   const RunContext& context_;
   const DistillSpec& spec_;
   const PairSet& pairs_;
+  const PromptEmbeddings* prompts_;
   LoadedModel teacher_, generator_, fake_;
+  Parametrisation parametrisation_;
+  GuidedDenoiser guided_;  // the teacher as the real score
   FlatParameters real_flat_, generator_flat_, fake_flat_;
   NetworkUpdater update_generator_, update_fake_;
   DmdNetworks networks_;
@@ -246,29 +263,45 @@ class Distillation final : public Training {
   std::int64_t pairs_per_micro_batch_ = 0;
 };
 
+// The labels of the pairs must be rows of these prompts, or classes.
+void check_prompts(const PairSet& pairs, const std::string& where, const PromptEmbeddings* prompts) {
+  const std::string expected = prompts != nullptr ? prompts->info().digest() : "", found = pairs.info().prompts_sha256;
+  if (found == expected) return;
+  const auto shown = [](const std::string& digest) { return digest.empty() ? std::string("none") : digest; };
+  throw Error(ErrorCode::kMismatch, where + ": prompts_sha256: expected " + shown(expected) + ", the prompts of this job, found " +
+                                        shown(found));
+}
+
 }  // namespace
 
 JobResult run_distill(const RunContext& context) {
   const auto& spec = std::get<DistillSpec>(context.spec.options);
-  const std::string teacher_digest = load_model(spec.teacher, "ema").sha256;
+  LoadedModel teacher = load_model(spec.teacher, "ema", spec.like);
+  const std::string teacher_digest = teacher.sha256;
+  const auto prompts = load_job_text(teacher, spec.prompts, /*verify=*/context.communicator.rank() == 0).prompts;
   const PairSet pairs(spec.pairs, teacher_digest);
+  check_prompts(pairs, spec.pairs, prompts.get());
   pairs.verify(context.communicator.rank(), context.communicator.size());
   nlohmann::json config = bit_relevant_config(context.spec);
   config["teacher"] = teacher_digest;
   config["pairs"] = pairs.digest();
 
+  if (prompts) config["prompts"] = prompts->info().digest();
+  config.erase("like");
+
   LoadedDistance distance = load_distance(spec);
   if (!distance.sha256.empty()) config["lpips"]["weights"] = distance.sha256;
+  if (!distance.decoder_sha256.empty()) config["decoder"] = distance.decoder_sha256;
 
-  Distillation training(context, spec, pairs, std::move(distance.distance));
+  Distillation training(context, spec, std::move(teacher), pairs, prompts.get(), std::move(distance.distance));
   const TrainingOutcome outcome = train(context, config, training);
   const torch::Tensor average = training.average();
   JobResult result;
   if (context.communicator.rank() == 0) {
     ModelConfig model;
-    model.network = training.teacher().network;
+    model.network = network_json(training.teacher());
     model.kind = context.spec.kind;
-    model.generator_sigma = spec.generator_sigma;
+    model.generator_sigma = training.t_G();
     model.images = training.images_after(training.num_iterations());
     model.teacher_sha256 = teacher_digest;
     result.digest = save_model(context.run, model, named_tensors(average, training.views(), training.module()));

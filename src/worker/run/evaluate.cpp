@@ -138,7 +138,11 @@ JobResult run_evaluate(const RunContext& context) {
   if (spec.source == "real_split_half") {
     result = evaluate_real(context, spec, dataset, detector);
   } else {
-    const LoadedModel model = load_model(spec.model, spec.weights);
+    const LoadedModel model = load_model(spec.model, spec.weights, spec.like);
+    if (model.sd) {
+      throw Error(ErrorCode::kMismatch, spec.detector + ": expected a .safetensors file of Inception's weights for " + spec.model +
+                                            ", a text-to-image model, found a small detector's folder");
+    }
     const ImageShape shape = model.denoiser->image_shape();
     if (shape.channels != dataset.images().size(1) || shape.height != dataset.images().size(2)) {
       throw Error(ErrorCode::kMismatch, spec.model + ": the model's images don't have the data's shape");

@@ -23,6 +23,7 @@
 #include "worker/run/evaluation_panel.h"
 #include "worker/run/feature_extraction.h"
 #include "worker/run/gather_bytes.h"
+#include "worker/run/job_text.h"
 #include "worker/run/model_folder.h"
 #include "worker/sampling/sampler.h"
 #include "worker/tensors/keyed_random.h"
@@ -30,6 +31,7 @@
 namespace onestep {
 namespace {
 
+constexpr std::int64_t kDecoderRows = 8;
 constexpr std::int64_t kPanelImages = 100, kPanelColumns = 10;
 constexpr std::int64_t kNumKidSubsets = 100, kKidSubsetSize = 1000, kNeighbours = 3;
 
@@ -49,29 +51,39 @@ class ImageSource {
   [[nodiscard]] virtual std::string caption() const = 0;
 };
 
-// Image i is the model's from noise i of the job's seed, of class i mod the number of classes.
+// Image i is the model's from noise i of the job's seed, of class i mod the number of classes, or of prompt i mod that of prompts.
 class ModelImages final : public ImageSource {
  public:
-  ModelImages(const EvaluateSpec& spec, std::uint64_t seed)
-      : spec_(spec), seed_(seed), model_(load_model(spec.model, spec.weights)) {}
+  ModelImages(const EvaluateSpec& spec, std::uint64_t seed, bool verify_prompts)
+      : spec_(spec),
+        seed_(seed),
+        model_(load_model(spec.model, spec.weights, spec.like)),
+        text_(load_job_text(model_, spec.prompts, verify_prompts)) {
+    const bool one_step = model_.sd && model_.generator_sigma > 0 && spec.sampler.kind == "one_step";
+    if (one_step && static_cast<double>(spec.sampler.timestep) != model_.generator_sigma) {
+      throw Error(ErrorCode::kMismatch, "sampler: timestep: expected " + std::to_string(static_cast<std::int64_t>(model_.generator_sigma)) +
+                                            ", the step of " + spec.model + ", found " + std::to_string(spec.sampler.timestep));
+    }
+  }
   [[nodiscard]] std::int64_t size() const override { return spec_.count; }
   std::vector<torch::Tensor> read(std::int64_t first, std::int64_t count) override {
     const ImageShape shape = model_.denoiser->image_shape();
     const auto noise = keyed_normal({seed_, RandomStream::kEvaluationNoise, 0}, first, count,
                                     {shape.channels, shape.height, shape.width});
-    Condition condition;
-    if (model_.denoiser->num_classes() > 0) {
-      condition.labels = torch::arange(first, first + count).remainder(model_.denoiser->num_classes());
-    }
+    const NumberedRows rows = numbered_rows(*model_.denoiser, text_.prompts.get(), first, count);
     SampleOptions options;
     options.rows = SampleRows{seed_, first};
-    return {to_bytes(sample(*model_.denoiser, spec_.sampler, noise, condition, options))};
+    options.null_text = rows.null_text;
+    const auto made = sample(*model_.denoiser, spec_.sampler, noise, rows.condition, options);
+    return {to_bytes(model_.sd ? decoded(made) : made)};
   }
   nlohmann::json description(Communicator&) override {
-    return {{"noise_seed", seed_},
-            {"weights", model_.weights},
-            {"images", model_.images},
-            {"model_sha256", model_.sha256}};
+    nlohmann::json description = {{"noise_seed", seed_},
+                                  {"weights", model_.weights},
+                                  {"images", model_.images},
+                                  {"model_sha256", model_.sha256}};
+    if (text_.prompts) description["prompts_sha256"] = text_.prompts->info().digest();
+    return description;
   }
   [[nodiscard]] std::string caption() const override {
     const std::string who = model_.kind == "distill" ? "student" : "teacher";
@@ -80,9 +92,17 @@ class ModelImages final : public ImageSource {
   }
 
  private:
+  torch::Tensor decoded(const torch::Tensor& latents) {
+    const torch::NoGradGuard no_grad;
+    std::vector<torch::Tensor> images;
+    for (const auto& rows : latents.split(kDecoderRows)) images.push_back(text_.parts.vae->images_of(rows));
+    return torch::cat(images);
+  }
+
   const EvaluateSpec& spec_;
   std::uint64_t seed_;
   LoadedModel model_;
+  JobText text_;
 };
 
 class FolderImages final : public ImageSource {
@@ -203,7 +223,7 @@ Reference reference_of(const RunContext& context, const EvaluateSpec& spec, cons
 
 std::unique_ptr<ImageSource> source_of(const RunContext& context, const EvaluateSpec& spec) {
   if (spec.source == "images") return std::make_unique<FolderImages>(spec.images, spec.count);
-  return std::make_unique<ModelImages>(spec, context.spec.seed);
+  return std::make_unique<ModelImages>(spec, context.spec.seed, /*verify_prompts=*/context.communicator.rank() == 0);
 }
 
 // What has too few images for its figures shows before hours of sampling.

@@ -8,16 +8,18 @@
 #include "common/log.h"
 #include "common/pair_file.h"
 #include "common/shard_plan.h"
+#include "worker/run/job_text.h"
 #include "worker/run/jobs.h"
 #include "worker/run/model_folder.h"
-#include "worker/run/stop_signal.h"
+#include "worker/run/stop_request.h"
 #include "worker/sampling/sampler.h"
 #include "worker/tensors/keyed_random.h"
 
 namespace onestep {
 namespace {
 
-PairSetInfo describe(const RunContext& context, const GeneratePairsSpec& spec, const LoadedModel& teacher) {
+PairSetInfo describe(const RunContext& context, const GeneratePairsSpec& spec, const LoadedModel& teacher,
+                     const PromptEmbeddings* prompts) {
   const ImageShape shape = teacher.denoiser->image_shape();
   PairSetInfo info;
   info.teacher_sha256 = teacher.sha256;
@@ -29,11 +31,13 @@ PairSetInfo describe(const RunContext& context, const GeneratePairsSpec& spec, c
   info.width = shape.width;
   info.count = spec.count;
   info.rows_per_shard = spec.rows_per_shard;
+  if (prompts != nullptr) info.prompts_sha256 = prompts->info().digest();
   return info;
 }
 
 // Rows of one shard; network calls of `batch` rows counted from the shard's first row, so bits don't depend on ranks.
-PairRows generate_rows(const RunContext& context, const GeneratePairsSpec& spec, Denoiser& teacher, const Shard& shard) {
+PairRows generate_rows(const RunContext& context, const GeneratePairsSpec& spec, Denoiser& teacher,
+                       const PromptEmbeddings* prompts, const Shard& shard) {
   const ImageShape shape = teacher.image_shape();
   PairRows rows;
   for (std::int64_t done = 0; done < shard.count; done += spec.batch) {
@@ -41,14 +45,10 @@ PairRows generate_rows(const RunContext& context, const GeneratePairsSpec& spec,
     const std::int64_t count = std::min(spec.batch, shard.count - done);
     const auto noise = keyed_normal({context.spec.seed, RandomStream::kPairNoise, 0}, first, count,
                                     {shape.channels, shape.height, shape.width});
-    Condition condition;
-    torch::Tensor labels = torch::zeros({count}, torch::kInt64);
-    if (teacher.num_classes() > 0) {
-      labels = torch::arange(first, first + count).remainder(teacher.num_classes());
-      condition.labels = labels;
-    }
+    const auto [labels, condition, null_text] = numbered_rows(teacher, prompts, first, count);
     SampleOptions options;
     options.rows = SampleRows{context.spec.seed, first};
+    options.null_text = null_text;
     const auto image = sample(teacher, spec.sampler, noise, condition, options).contiguous();
     rows.noise.insert(rows.noise.end(), noise.const_data_ptr<float>(), noise.const_data_ptr<float>() + noise.numel());
     rows.image.insert(rows.image.end(), image.const_data_ptr<float>(), image.const_data_ptr<float>() + image.numel());
@@ -66,18 +66,6 @@ nlohmann::json to_json(const PairShardRecord& record) {
 
 PairShardRecord record_from(const nlohmann::json& json) {
   return {json.at("index"), json.at("file"), json.at("first"), json.at("count"), json.at("bytes"), json.at("sha256")};
-}
-
-void stop_if_asked(const RunContext& context) {
-  bool stop = stop_signal_received();
-  for (const TelemetryCommand& command : context.telemetry.poll()) {
-    if (command.type == MessageType::kStop) stop = true;
-    if (command.type == MessageType::kRefused) {
-      throw Error(ErrorCode::kConflict, "the coordinator refuses this attempt: " +
-                                            command.body.value("reason", std::string("no reason given")));
-    }
-  }
-  if (stop) throw Error(ErrorCode::kInterrupted, "stopped on request; finished shards are kept");
 }
 
 // Leases are the coordinator's record of who makes what; the plan itself is the same pure function on both sides, so a
@@ -108,8 +96,9 @@ void lease_shards(const RunContext& context) {
 JobResult run_generate_pairs(const RunContext& context) {
   const auto& spec = std::get<GeneratePairsSpec>(context.spec.options);
   const int rank = context.communicator.rank();
-  const LoadedModel teacher = load_model(spec.teacher, "ema");
-  const PairSetInfo info = describe(context, spec, teacher);
+  LoadedModel teacher = load_model(spec.teacher, "ema", spec.like);
+  const auto prompts = load_job_text(teacher, spec.prompts, /*verify=*/rank == 0).prompts;
+  const PairSetInfo info = describe(context, spec, teacher, prompts.get());
   const auto plan = plan_shards(spec.count, spec.rows_per_shard, context.communicator.size());
   lease_shards(context);
 
@@ -128,9 +117,9 @@ JobResult run_generate_pairs(const RunContext& context) {
       if (error.code() != ErrorCode::kNotFound) log_warning(std::string("shard is made again: ") + error.what());
     }
     if (!record) {
-      stop_if_asked(context);
+      stop_if_asked(context, "finished shards are kept");
       record = write_pair_shard(context.run, info, shard.index, context.attempt,
-                                generate_rows(context, spec, *teacher.denoiser, shard));
+                                generate_rows(context, spec, *teacher.denoiser, prompts.get(), shard));
       made += shard.count;
     }
     rows_done += shard.count;

@@ -12,9 +12,11 @@ namespace onestep {
 struct LoadedDistance {
   std::unique_ptr<Distance> distance;
   std::string sha256;  // of the weight files' digests in order; "" for L2
+  std::string decoder_sha256;  // of the decoder's configuration and weights; "" without one
 };
 
-// distance "l2" or "lpips". LPIPS wants images of 3 channels in [-1,1].
+// distance "l2" or "lpips". LPIPS wants images of 3 channels in [-1,1]; with spec.decoder, the folder of an AutoencoderKL or AutoencoderTiny,
+// both sides are latents and their decoded images are compared.
 // Errors: kConfig; kNotFound, kCorrupt, kMismatch naming the file.
 LoadedDistance load_distance(const DistillSpec& spec);
 

@@ -8,17 +8,21 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/error.h"
 #include "common/pair_file.h"
 #include "worker/data/image_dataset.h"
+#include "worker/data/prompt_embeddings.h"
+#include "worker/diffusion/guidance.h"
 #include "worker/dmd/dmd_step.h"
 #include "worker/dmd/losses.h"
 #include "worker/models/model_factory.h"
 #include "worker/run/lpips_distance.h"
 #include "worker/run/model_folder.h"
+#include "worker/run/parametrisation.h"
 #include "worker/tensors/flat_parameters.h"
 
 namespace onestep {
@@ -61,13 +65,36 @@ class NoUpdate final : public Updater {
   FlatParameters& flat_;
 };
 
+// A network as its description has it; its weights don't matter.
+struct PlannedNetwork {
+  NetworkSpec network;
+  std::optional<SdNetwork> sd;
+  std::int64_t tokens = 0;  // of a prompt's embedding
+
+  [[nodiscard]] std::unique_ptr<Denoiser> make() const {
+    if (!sd) return make_denoiser(network, 0);
+    auto denoiser = std::make_unique<SdDenoiser>(sd->unet, sd->schedule);
+    const torch::NoGradGuard no_grad;
+    for (auto& parameter : denoiser->module().parameters()) parameter.zero_();
+    return denoiser;
+  }
+  [[nodiscard]] ImageShape image_shape() const {
+    if (sd) return {sd->unet.in_channels, sd->unet.sample_size, sd->unet.sample_size};
+    return {network.image_channels, network.image_size, network.image_size};
+  }
+  // [count,T,D]; undefined for networks without text.
+  [[nodiscard]] torch::Tensor text(std::int64_t count) const {
+    return sd ? torch::zeros({count, tokens, sd->unet.cross_attention_dim}) : torch::Tensor();
+  }
+};
+
 // The networks of a job as its training holds them.
 struct Networks {
   std::vector<std::unique_ptr<Denoiser>> denoisers;
   std::vector<std::unique_ptr<FlatParameters>> flats;
 
-  void add(const NetworkSpec& spec, const JobSpec& job, bool trainable) {
-    denoisers.push_back(make_denoiser(spec, 0));
+  void add(const PlannedNetwork& network, const JobSpec& job, bool trainable) {
+    denoisers.push_back(network.make());
     if (trainable && job.activation_checkpointing) denoisers.back()->recompute_in_backward(true);
     flats.push_back(std::make_unique<FlatParameters>(denoisers.back()->module(), trainable ? job.micro_batches : 1, trainable));
   }
@@ -93,25 +120,29 @@ void teacher_step(Networks& networks, std::int64_t rows) {
   denoising_loss(denoiser.schedule(), mu, x, t, rows).backward();
 }
 
-void distill_step(Networks& networks, const Distance& distance, const DistillSpec& spec, std::int64_t rows,
-                  std::int64_t pairs) {
+void distill_step(Networks& networks, const PlannedNetwork& network, const Distance& distance, const DistillSpec& spec,
+                  std::int64_t rows, std::int64_t pairs) {
   Denoiser& generator = *networks.denoisers[0];
   MicroBatch batch;
   batch.num_samples = rows;
+  if (rows > 0) batch.text = network.text(rows);
   if (pairs > 0) {
+    batch.pair_text = network.text(pairs);
     batch.pair_noise = some_images(generator, pairs);
     batch.pair_image = some_images(generator, pairs);
     batch.pair_label = torch::zeros({pairs}, torch::kInt64);
   }
   DmdSettings settings;
-  settings.t_G = spec.generator_sigma;
+  const Parametrisation parametrisation = parametrisation_of(spec, generator);
+  settings.t_G = parametrisation.t_G;
   settings.global_batch = rows;
   settings.global_pairs = pairs;
-  settings.sigma_lo = spec.dmd.sigma_lo;
-  settings.sigma_hi = spec.dmd.sigma_hi;
+  settings.score = parametrisation.score;
+  settings.fake = parametrisation.fake;
+  GuidedDenoiser guided(*networks.denoisers[1], spec.dmd.guidance_scale, network.text(1));
   NoUpdate update_generator(*networks.flats[0]), update_fake(*networks.flats[2]);
   if (rows > 0) {
-    dmd_step({generator, *networks.denoisers[1], *networks.denoisers[2]}, settings, 0, std::span(&batch, 1), distance,
+    dmd_step({generator, guided, *networks.denoisers[2]}, settings, 0, std::span(&batch, 1), distance,
              update_generator, update_fake);
   } else {
     regression_step(generator, settings, std::span(&batch, 1), distance, update_generator);
@@ -148,18 +179,36 @@ std::int64_t pair_bytes(const ImageShape& shape, std::int64_t count) {
 
 // What other jobs of the pipeline will have made.
 struct Products {
-  std::map<std::string, NetworkSpec> networks;   // by job
+  std::map<std::string, NetworkSpec> networks;   // of sigma, by job
   std::map<std::string, std::int64_t> pair_sets;  // rows, by job
 
-  [[nodiscard]] NetworkSpec network(const std::string& teacher) const {
-    if (!teacher.starts_with("@")) {
-      return network_spec_from_json(read_model_config(teacher).at("network"), teacher + "/config.json");
-    }
+  [[nodiscard]] PlannedNetwork network(const std::string& teacher, const std::string& like, const std::string& prompts) const {
+    if (!teacher.starts_with("@")) return existing(teacher, like, prompts);
     const auto found = networks.find(teacher.substr(1));
     if (found == networks.end()) {
       throw Error(ErrorCode::kMismatch, teacher + ": expected a train_teacher job of this pipeline");
     }
-    return found->second;
+    return {found->second, {}, 0};
+  }
+  [[nodiscard]] static PlannedNetwork existing(const std::string& teacher, const std::string& like, const std::string& prompts) {
+    PlannedNetwork planned;
+    if (!like.empty() || file_exists(teacher + "/model_index.json")) {
+      planned.sd = read_sd_network({teacher, like, ""});
+    } else {
+      const nlohmann::json network = read_model_config(teacher).at("network");
+      if (is_sd_network(network)) {
+        planned.sd = sd_network_from_json(network, teacher + "/config.json");
+      } else {
+        planned.network = network_spec_from_json(network, teacher + "/config.json");
+      }
+    }
+    if (planned.sd.has_value() == prompts.empty()) {
+      throw Error(ErrorCode::kMismatch, "prompts: expected " + std::string(planned.sd ? "some" : "none") + " for " + teacher + ", found " +
+                                            (planned.sd ? "none" : prompts));
+    }
+    // Prompts that another job will encode: as long as CLIP's.
+    if (planned.sd) planned.tokens = prompts.starts_with("@") ? ClipTextConfig{}.max_position_embeddings : PromptEmbeddings(prompts).info().tokens;
+    return planned;
   }
   [[nodiscard]] std::int64_t pairs(const std::string& set) const {
     return set.starts_with("@") ? pair_sets.at(set.substr(1)) : read_pair_manifest(set).info.count;
@@ -178,7 +227,7 @@ nlohmann::json plan_teacher(const JobSpec& spec, const TrainTeacherSpec& options
   const ImageDataset dataset(options.dataset);
   const std::int64_t process = settled_resident_bytes();
   Networks networks;
-  networks.add(options.network, spec, true);
+  networks.add({options.network, {}, 0}, spec, true);
   MemoryPlan plan = state_plan(spec, networks.flats[0]->length(), ranks);
   plan.process = process;
   plan.activations =
@@ -190,7 +239,7 @@ nlohmann::json plan_teacher(const JobSpec& spec, const TrainTeacherSpec& options
 }
 
 nlohmann::json plan_distill(const JobSpec& spec, const DistillSpec& options, int ranks, const Products& products) {
-  const NetworkSpec network = products.network(options.teacher);
+  const PlannedNetwork network = products.network(options.teacher, options.like, options.prompts);
   const std::unique_ptr<Distance> distance = load_distance(options).distance;
   const std::int64_t process = settled_resident_bytes();
   Networks networks;
@@ -205,12 +254,12 @@ nlohmann::json plan_distill(const JobSpec& spec, const DistillSpec& options, int
   const std::int64_t warmup = options.warmup.iterations > 0 ? options.warmup.pairs / spec.micro_batches : 0;
   if (warmup > 0) {
     plan.activations = measured_activations(
-        warmup, [&](std::int64_t count) { distill_step(networks, *distance, options, 0, count); });
+        warmup, [&](std::int64_t count) { distill_step(networks, network, *distance, options, 0, count); });
   }
   if (rows > 0) {
     // Pairs grow with the samples, in the proportion of the whole micro-batch.
     plan.activations = std::max(plan.activations, measured_activations(rows, [&](std::int64_t count) {
-                                  distill_step(networks, *distance, options, count, (pairs * count + rows - 1) / rows);
+                                  distill_step(networks, network, *distance, options, count, (pairs * count + rows - 1) / rows);
                                 }));
   }
   nlohmann::json planned = describe(spec, ranks, networks);
@@ -224,8 +273,7 @@ nlohmann::json plan_distill(const JobSpec& spec, const DistillSpec& options, int
 }
 
 nlohmann::json plan_pairs(const JobSpec& spec, const GeneratePairsSpec& options, int ranks, const Products& products) {
-  const NetworkSpec network = products.network(options.teacher);
-  const ImageShape shape{network.image_channels, network.image_size, network.image_size};
+  const ImageShape shape = products.network(options.teacher, options.like, options.prompts).image_shape();
   return {{"name", spec.name},       {"kind", spec.kind}, {"ranks", ranks}, {"images", options.count},
           {"pair_set_bytes", pair_bytes(shape, options.count)}};
 }

@@ -6,6 +6,13 @@
 #include "worker/tensors/keyed_random.h"
 
 namespace onestep {
+namespace {
+
+// As diffusers' pipeline has them when nothing is said.
+constexpr std::int64_t kTextSteps = 50;
+constexpr double kTextGuidance = 7.5;
+
+}  // namespace
 
 SampleDraw sample_draw(const Denoiser& denoiser, std::uint64_t seed, std::int64_t count, std::int64_t label) {
   const ImageShape shape = denoiser.image_shape();
@@ -27,7 +34,14 @@ SampleDraw sample_draw(const Denoiser& denoiser, std::uint64_t seed, std::int64_
 
 SamplerSpec sampler_of(const LoadedModel& model) {
   SamplerSpec sampler;
-  if (model.generator_sigma > 0) {
+  if (model.sd && model.generator_sigma > 0) {
+    sampler.kind = "one_step";
+    sampler.timestep = static_cast<std::int64_t>(model.generator_sigma);
+  } else if (model.sd) {
+    sampler.kind = "pndm";
+    sampler.steps = kTextSteps;
+    sampler.guidance_scale = kTextGuidance;
+  } else if (model.generator_sigma > 0) {
     sampler.kind = "one_step";
     sampler.sigma_max = model.generator_sigma;
   } else if (const auto* schedule = dynamic_cast<const EdmSchedule*>(&model.denoiser->schedule())) {

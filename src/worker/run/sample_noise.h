@@ -19,7 +19,7 @@ struct SampleDraw {
 // Labels are `label`, or i mod num_classes when it is -1. Errors: kConfig for a class the network doesn't have.
 SampleDraw sample_draw(const Denoiser& denoiser, std::uint64_t seed, std::int64_t count, std::int64_t label);
 
-// One step at the generator's sigma, or Heun's default within the levels of a teacher.
+// One step at the generator's t; for a teacher Heun's default within its levels, or guided PNDM for text to image.
 SamplerSpec sampler_of(const LoadedModel& model);
 
 }  // namespace onestep

@@ -127,7 +127,7 @@ JobResult run_train_teacher(const RunContext& context) {
   JobResult result;
   if (context.communicator.rank() == 0) {
     ModelConfig model;
-    model.network = spec.network;
+    model.network = to_json(spec.network);
     model.kind = context.spec.kind;
     model.images = training.images_after(training.num_iterations());
     result.digest = save_model(context.run, model, named_tensors(average, training.views(), training.module()));

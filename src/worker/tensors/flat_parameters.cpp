@@ -96,19 +96,27 @@ std::vector<TensorView> named_tensors(const torch::nn::Module& module) {
 
 namespace {
 
+torch::ScalarType scalar_type(DType dtype) {
+  return dtype == DType::kBF16 ? torch::kBFloat16 : dtype == DType::kF16 ? torch::kFloat16 : torch::kFloat32;
+}
+
 // One file or many: both find tensors by name.
 template <typename Files>
-void load_from(torch::nn::Module& module, const Files& file) {
+void load_from(torch::nn::Module& module, const Files& file, DType parameters_dtype) {
   std::vector<std::string> problems;
   std::set<std::string> wanted;
   const auto state = state_of(module);
-  for (const auto& [name, value] : state) {
+  const std::size_t num_parameters = state.size() - buffers_of(module).size();
+  const auto expected_dtype = [&](std::size_t i) { return i < num_parameters ? parameters_dtype : DType::kF32; };
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    const auto& [name, value] = state[i];
+    const DType dtype = expected_dtype(i);
     wanted.insert(name);
     const TensorView* tensor = file.find(name);
     if (tensor == nullptr) {
-      problems.push_back(name + ": missing, expected " + describe("F32", value.sizes().vec()));
-    } else if (tensor->dtype != DType::kF32 || tensor->shape != value.sizes().vec()) {
-      problems.push_back(name + ": expected " + describe("F32", value.sizes().vec()) + ", found " +
+      problems.push_back(name + ": missing, expected " + describe(to_string(dtype), value.sizes().vec()));
+    } else if (tensor->dtype != dtype || tensor->shape != value.sizes().vec()) {
+      problems.push_back(name + ": expected " + describe(to_string(dtype), value.sizes().vec()) + ", found " +
                          describe(to_string(tensor->dtype), tensor->shape));
     }
   }
@@ -125,16 +133,23 @@ void load_from(torch::nn::Module& module, const Files& file) {
     throw Error(ErrorCode::kMismatch, message);
   }
   torch::NoGradGuard no_grad;
-  for (const auto& [name, value] : state) {
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    const auto& [name, value] = state[i];
     const TensorView& tensor = file.at(name);
-    std::memcpy(value.template data_ptr<float>(), tensor.bytes.data(), tensor.bytes.size());
+    if (expected_dtype(i) == DType::kF32) {
+      std::memcpy(value.template data_ptr<float>(), tensor.bytes.data(), tensor.bytes.size());
+    } else {
+      const auto stored = torch::empty(value.sizes(), scalar_type(parameters_dtype));
+      std::memcpy(stored.data_ptr(), tensor.bytes.data(), tensor.bytes.size());
+      value.copy_(stored);
+    }
     file.release(tensor);  // so that a network takes its size in memory once, not twice
   }
 }
 
 }  // namespace
 
-void load_parameters(torch::nn::Module& module, const SafetensorsFile& file) { load_from(module, file); }
-void load_parameters(torch::nn::Module& module, const TensorFiles& files) { load_from(module, files); }
+void load_parameters(torch::nn::Module& module, const SafetensorsFile& file, DType dtype) { load_from(module, file, dtype); }
+void load_parameters(torch::nn::Module& module, const TensorFiles& files) { load_from(module, files, DType::kF32); }
 
 }  // namespace onestep

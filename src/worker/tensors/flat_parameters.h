@@ -48,7 +48,8 @@ std::vector<TensorView> named_tensors(const torch::nn::Module& module);
 
 // Copies every tensor of `file` into the parameter or buffer of the same name. Strict: every missing, extra, mis-shaped or mis-typed tensor is
 // listed at once. Errors: kMismatch naming the file.
-void load_parameters(torch::nn::Module& module, const SafetensorsFile& file);
+// dtype: of the file's parameters, kF32, kF16 or kBF16; buffers are F32 in any case.
+void load_parameters(torch::nn::Module& module, const SafetensorsFile& file, DType dtype = DType::kF32);
 void load_parameters(torch::nn::Module& module, const TensorFiles& files);
 
 }  // namespace onestep

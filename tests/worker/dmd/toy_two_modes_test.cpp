@@ -143,8 +143,7 @@ Verdict run_toy(std::uint64_t seed, bool use_fake, bool use_pairs) {
   settings.global_batch = kBatch;
   settings.global_pairs = kPairBatch;
   settings.lambda_reg = 0.25;
-  settings.sigma_lo = 0.1;
-  settings.sigma_hi = 0.5;
+  settings.score = settings.fake = {0.1, 0.5};
   const L2Distance distance;
   const auto pair_z = keyed_normal({seed, RandomStream::kPairNoise, 0}, 0, kPairs, {2, 1, 1});
   const auto pair_y = teacher_samples(pair_z);

@@ -10,6 +10,7 @@
 #include "support/temp_folder.h"
 #include "support/tiny_sd.h"
 #include "worker/run/diffusers_export.h"
+#include "worker/run/sd_network.h"
 
 namespace onestep {
 namespace {
@@ -311,6 +312,22 @@ TEST_F(DiffusersFolder, OneFileOfTheOriginalCodeIsRead) {
   expect_equal(made.denoiser->module(), read.denoiser->module());
   expect_equal(*made.vae, *read.vae);
   expect_equal(*made.text_encoder, *read.text_encoder);
+
+  // Parts on their own: the same content under the same digest, whatever file it came from.
+  SdNetwork network{made.denoiser->unet()->config(), made.denoiser->config(), {copy_.path(), "", ""}};
+  const SdPipeline of_folder = load_other_parts(network);
+  EXPECT_EQ(of_folder.denoiser, nullptr);
+  expect_equal(*of_folder.vae, *made.vae);
+  network.pipeline.path = file;
+  network.pipeline.like = copy_.path();
+  const SdPipeline of_file = load_other_parts(network);  // refuses another digest
+  EXPECT_EQ(text_encoder_sha256(of_file), text_encoder_sha256(of_folder));
+  const SdPipeline alone = load_pipeline(network.pipeline, SdParts::kDenoiser);
+  EXPECT_TRUE(alone.vae.is_empty() && alone.text_encoder.is_empty());
+  network.pipeline.sha256 = std::string(64, '0');
+  EXPECT_EQ(error_of([&] { load_other_parts(network); })->code, ErrorCode::kMismatch);
+  const SdNetwork back = sd_network_from_json(to_json(network), "test");
+  EXPECT_EQ(to_json(back), to_json(network));
 
   all.front().name = "control_model.input_blocks.0.0.weight";
   write_safetensors(file, all, {});

@@ -6,7 +6,10 @@
 #include "support/files.h"
 #include "support/keyed_feature_nets.h"
 #include "support/temp_folder.h"
+#include "worker/models/raw_layers.h"
+#include "worker/models/tiny_autoencoder.h"
 #include "worker/models/vgg_lpips.h"
+#include "worker/tensors/flat_parameters.h"
 
 namespace onestep {
 namespace {
@@ -35,6 +38,38 @@ TEST(LoadDistance, LpipsFromTwoFilesIsTheNetwork) {
 
   spec.lpips.weights.pop_back();
   EXPECT_THAT(error_of([&] { load_distance(spec); })->message, HasSubstr("vgg16.safetensors: 5 tensors"));
+}
+
+TEST(LoadDistance, LatentsAreComparedAsTheImagesTheyDecodeTo) {
+  const TempFolder folder;
+  const KeyedWeights weights(lpips_tensors());
+  write_safetensors(folder / "lpips.safetensors", weights.views, {});
+  TinyAutoencoderConfig config;
+  config.encoder_block_out_channels = config.decoder_block_out_channels = {8, 8};
+  config.num_encoder_blocks = config.num_decoder_blocks = {1, 1};
+  TinyAutoencoder decoder(config);
+  initialize_raw_layers(*decoder, 5, "");
+  write_safetensors(folder / "diffusion_pytorch_model.safetensors", named_tensors(*decoder), {});
+  spit(folder / "config.json", to_diffusers_json(config).dump());
+  DistillSpec spec;
+  spec.distance = "lpips";
+  spec.lpips.resize = 0;
+  spec.lpips.weights = {folder / "lpips.safetensors"};
+  spec.decoder = folder.path();
+  const LoadedDistance loaded = load_distance(spec);
+  EXPECT_EQ(loaded.decoder_sha256.size(), 64u);
+  auto x = torch::rand({2, 4, 16, 16}).requires_grad_(true);
+  const auto y = torch::rand({2, 4, 16, 16});
+  const auto distance = (*loaded.distance)(x, y);
+  EXPECT_TRUE(torch::equal(distance, VggLpips(weights.views, "keyed", spec.lpips)(decoder->images_of(x), decoder->images_of(y))));
+  distance.sum().backward();
+  EXPECT_GT(x.grad().norm().item<float>(), 0);
+
+  auto other = to_diffusers_json(config);
+  other["_class_name"] = "VQModel";
+  spit(folder / "config.json", other.dump());
+  EXPECT_THAT(error_of([&] { load_distance(spec); })->message,
+              HasSubstr("_class_name: expected AutoencoderKL or AutoencoderTiny, found \"VQModel\""));
 }
 
 TEST(LoadDistance, L2NeedsNoFile) {
