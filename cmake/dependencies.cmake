@@ -9,6 +9,7 @@ find_package(PNG REQUIRED)
 find_package(JPEG REQUIRED)                 # libjpeg-turbo
 find_package(ZLIB REQUIRED)                 # .npz
 find_package(CLI11 REQUIRED)
+find_package(prometheus-cpp REQUIRED)       # of it the core alone: the coordinator has a server of its own
 find_package(GTest REQUIRED)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(LIBZIP REQUIRED IMPORTED_TARGET libzip)

@@ -29,7 +29,7 @@ torch_folder=$cache/torch-2.11.0
 python=/usr/bin/python3
 packages=(build-essential cmake ninja-build ccache pkg-config git ca-certificates curl libboost1.81-dev
   libopenmpi-dev openmpi-bin libhdf5-dev libgtest-dev libgmock-dev nlohmann-json3-dev libsqlite3-dev
-  libssl-dev libcli11-dev libpng-dev libjpeg62-turbo-dev libzip-dev libxxhash-dev libicu-dev libjs-chart.js python3 python3-pip python3-numpy python3-h5py unzip)
+  libssl-dev libcli11-dev libpng-dev libjpeg62-turbo-dev libzip-dev libxxhash-dev libicu-dev libjs-chart.js prometheus-cpp-dev python3 python3-pip python3-numpy python3-h5py unzip)
 
 say() { printf 'setup: %s\n' "$*"; }
 

@@ -38,10 +38,7 @@ export async function showCompare(view, first, second, signal) {
     ["Ran for", ...runs.map(time)],
     ["Started", ...runs.map((run) => clock(run.job.started))],
   ];
-  // A coordinator that tells of no alarms is not one that has seen none.
-  if (runs.every((run) => run.job.alarms)) {
-    rows.push(["Alarms", ...runs.map((run) => run.job.alarms.map((alarm) => alarm.code.replaceAll("_", " ")).join(", ") || "none")]);
-  }
+  rows.push(["Alarms", ...runs.map((run) => run.job.alarms.map((alarm) => alarm.code.replaceAll("_", " ")).join(", ") || "none")]);
   const figures = [];
   for (const [group, [title]] of Object.entries(groupTitles)) {
     const groups = runs.map((run) => run.curves.groups()[group]);
@@ -49,7 +46,7 @@ export async function showCompare(view, first, second, signal) {
       const one = new CurveFigure(["frechet", "speed"].includes(group) ? title : `${title}: ${key.replace(/^eval\./, "").replaceAll("_", " ")}`);
       const curves = runs.flatMap((run, index) => groups[index].filter((curve) => curve.key === key)
         .map((curve) => ({name: run.job.id, points: curve.points, line: index === 0 ? 0 : 7})));
-      figures.push([one, curves, runs.flatMap((run) => run.job.alarms ?? [])]);
+      figures.push([one, curves, runs.flatMap((run) => run.job.alarms)]);
     }
   }
   const timelines = runs.map((run) => new SampleTimeline(run.job.id));

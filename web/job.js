@@ -105,9 +105,12 @@ class Head {
       ["Digest", job.digest ? element("code", {title: job.digest}, job.digest.slice(0, 12)) : "–"],
     ];
     replace(this.facts, ...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
-    replace(this.alarms, ...(job.alarms ?? []).map((alarm) => element("p", {class: "alarm"},
+    replace(this.alarms, ...job.alarms.map((alarm) => element("p", {class: alarm.ended ? "alarm over" : "alarm"},
       element("strong", {}, `⚠ ${alarm.code.replaceAll("_", " ")}`), " ", alarm.reason,
-      element("span", {class: "kind"}, ` at ${count(alarm.images)} images, ${clock(alarm.time)}`))));
+      element("span", {class: "kind"}, ` at ${count(alarm.images)} images, ${clock(alarm.raised)}`,
+        alarm.ended ? `; over since ${clock(alarm.ended)}` : "",
+        alarm.action === "continue" ? "" : alarm.action === "stop" ? "; the job was stopped" : "; a checkpoint was saved"),
+      element("span", {class: "hint"}, alarm.hint))));
   }
 }
 
@@ -209,7 +212,7 @@ export async function showJob(view, id, signal) {
   const drawCurves = () => {
     const groups = curves.groups();
     curveSection.hidden = Object.values(groups).every((group) => group.length === 0);
-    const context = {stages: curves.stages(), alarms: job.alarms ?? []};
+    const context = {stages: curves.stages(), alarms: job.alarms};
     for (const [name, figure_] of Object.entries(figures)) figure_.set(groups[name], context);
   };
   const drawAll = () => {
@@ -290,8 +293,8 @@ export async function showJob(view, id, signal) {
       state.checkpoints.push(checkpoint);
       state.checkpoints.sort((a, b) => a.iteration - b.iteration);
     } else if (type === "alarm") {
-      const {job: _, ...alarm} = data;
-      job.alarms = [...(job.alarms ?? []).filter((one) => one.code !== alarm.code || one.images !== alarm.images), alarm];
+      const {job: _, time, ...alarm} = data;
+      job.alarms = [...job.alarms.filter((one) => one.number !== alarm.number), alarm].sort((a, b) => a.number - b.number);
     } else if (type === "log") {
       logs.add(data);
       return;

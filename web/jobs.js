@@ -35,6 +35,7 @@ function row(job, evaluations) {
       element("span", {class: "kind"}, job.kind.replaceAll("_", " "),
         evaluations.length > 0 ? ` · ${judged} of ${evaluations.length} checkpoints judged` : "")),
     element("td", {class: "state-cell"}, stateBadge(job.state),
+      job.num_alarms > 0 ? element("span", {class: "alarm-mark"}, `⚠ ${job.num_alarms} ${job.num_alarms === 1 ? "alarm" : "alarms"}`) : null,
       ["succeeded", "running"].includes(job.state) ? null : element("span", {class: "reason"}, job.reason)),
     element("td", {class: "progress-cell"},
       job.state === "running" || (done !== null && done < 1)
@@ -102,10 +103,12 @@ export async function showJobs(view, signal) {
       drawCounts();
     }, 250);
   };
-  follow("/api/v1/events?types=state,progress", lastEvent, signal, (type, data) => {
+  follow("/api/v1/events?types=state,progress,alarm", lastEvent, signal, (type, data) => {
     if (type === "state") {
       const {job, time, ...summary} = data;
       byId.set(job, {...summary, progress: byId.get(job)?.progress ?? null});
+    } else if (type === "alarm" && byId.has(data.job)) {
+      byId.get(data.job).num_alarms += data.ended ? -1 : 1;
     } else if (type === "progress" && byId.has(data.job)) {
       byId.get(data.job).progress = data;
     }

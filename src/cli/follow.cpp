@@ -80,9 +80,13 @@ class Watch {
 
  private:
   void take(const ServerEvent& event) {
-    if (event.type != "state" && event.type != "progress") return;
+    if (event.type != "state" && event.type != "progress" && event.type != "alarm") return;
     const json body = body_of(event);
     last_event_ = event.id;
+    if (event.type == "alarm") {
+      view_.note(body.value("job", "") + ": " + alarm_line(body));
+      return;
+    }
     for (json& job : jobs_) {
       if (job.value("id", "") != body.value("job", "?")) continue;
       if (event.type == "progress") {

@@ -1,12 +1,14 @@
 #include "cli/job_commands.h"
 
 #include <chrono>
+#include <filesystem>
 #include <iostream>
 #include <thread>
 #include <vector>
 
 #include "cli/progress_view.h"
 #include "cli/text.h"
+#include "common/durable_file.h"
 #include "common/error.h"
 
 namespace onestep {
@@ -24,6 +26,12 @@ std::string attempts_text(const json& job) {
   const auto attempts = job.find("attempts");
   if (attempts == job.end()) return "";
   return attempts->is_array() ? std::to_string(attempts->size()) : attempts->dump();
+}
+
+// "!2": so many hold.
+std::string alarms_text(const json& job) {
+  const int number = job.value("num_alarms", 0);
+  return number > 0 ? "!" + std::to_string(number) : "-";
 }
 
 // Sends a command about a job; prints the new state and its reason, or the whole answer.
@@ -139,10 +147,10 @@ void list_jobs(const Client& client, const std::string& state, const std::string
     std::cout << "no jobs\n";
     return;
   }
-  std::vector<std::vector<std::string>> rows = {{"JOB", "KIND", "PIPELINE", "STATE", "ATTEMPTS", "DIGEST", "REASON"}};
+  std::vector<std::vector<std::string>> rows = {{"JOB", "KIND", "PIPELINE", "STATE", "ALARMS", "ATTEMPTS", "DIGEST", "REASON"}};
   for (const json& job : items) {
     rows.push_back({text_at(job, "id"), text_at(job, "kind"), text_at(job, "pipeline"), text_at(job, "state"),
-                    attempts_text(job), text_at(job, "digest").substr(0, 12), text_at(job, "reason")});
+                    alarms_text(job), attempts_text(job), text_at(job, "digest").substr(0, 12), text_at(job, "reason")});
   }
   std::cout << table(rows, rows[0].size());
 }
@@ -156,6 +164,10 @@ void show_job(const Client& client, const std::string& job, bool as_json) {
   print_fields(answer, {"id", "name", "kind", "pipeline", "parent", "after", "state", "reason", "digest", "run_folder"});
   if (answer.contains("progress") && answer["progress"].is_object() && answer.value("state", "") == "running") {
     std::cout << job_line(answer, 0, 160) << "\n";
+  }
+  for (const json& alarm : answer.value("alarms", json::array())) {
+    std::cout << alarm_line(alarm) << "\n";
+    if (const std::string hint = text_at(alarm, "hint"); !hint.empty()) std::cout << "  " << hint << "\n";
   }
   if (answer.contains("attempts") && answer["attempts"].is_array()) {
     for (const json& attempt : answer["attempts"]) {
@@ -179,6 +191,21 @@ void resume_job(const Client& client, const std::string& job, bool as_json) {
 
 void checkpoint_job(const Client& client, const std::string& job, bool as_json) {
   command_job(client, job, "checkpoints", "asked for a checkpoint", as_json);
+}
+
+void save_tensorboard(const Client& client, const std::string& job, const std::string& out, bool as_json) {
+  const json known = client.get(job_target(job));
+  const std::string id = text_at(known, "id");
+  const ClientResponse answer = client.request("GET", job_target(id, "/tensorboard"));
+  const std::string folder = std::filesystem::absolute(out).lexically_normal().string() + "/" + id;
+  const std::string path = folder + "/events.out.tfevents." + std::to_string(static_cast<std::int64_t>(known.value("created", 0.0))) + "." + id;
+  create_folders_durably(folder);
+  write_file_durably(path, answer.body);
+  if (as_json) {
+    std::cout << json{{"job", id}, {"file", path}, {"bytes", answer.body.size()}}.dump() << "\n";
+  } else {
+    std::cout << "wrote " << path << "; show it with 'tensorboard --logdir " << out << "'\n";
+  }
 }
 
 void print_logs(const Client& client, const LogsOptions& options) {

@@ -24,6 +24,9 @@ struct LogsOptions {
 };
 void print_logs(const Client& client, const LogsOptions& options);
 
+// Writes OUT/JOB/events.out.tfevents.TIME.JOB, replacing an older one. Errors: kIo.
+void save_tensorboard(const Client& client, const std::string& job, const std::string& out, bool json);
+
 // "/api/v1/jobs/ID" with `rest` behind it.
 std::string job_target(const std::string& job, const std::string& rest = "");
 // True for states that only a person changes.

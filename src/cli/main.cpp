@@ -92,6 +92,7 @@ struct UpOptions {
   std::string listen = "127.0.0.1:8080";
   int slots = 0;
   bool stop_workers = false;
+  std::string log_format;
 };
 
 int start_coordinator(const UpOptions& options) {
@@ -100,6 +101,7 @@ int start_coordinator(const UpOptions& options) {
                                         "--listen", options.listen};
   if (options.slots > 0) arguments.insert(arguments.end(), {"--slots", std::to_string(options.slots)});
   if (options.stop_workers) arguments.push_back("--stop-workers");
+  if (!options.log_format.empty()) arguments.insert(arguments.end(), {"--log-format", options.log_format});
   become_program(arguments);
 }
 
@@ -114,6 +116,7 @@ struct Options {
   PackOptions pack;
   EvaluateOptions evaluate;
   std::string job, pipeline, state, out, path;
+  std::string selection = "auto";
   std::string dtype = "fp32";
   bool resume = false;
 };
@@ -126,6 +129,9 @@ void add_service_commands(CommandLine& line, Options& options) {
   up->add_option("--listen", options.up.listen, "HOST:PORT, loopback only; port 0 takes a free one (default 127.0.0.1:8080)");
   up->add_option("--slots", options.up.slots, "Ranks that may run at a time (default: the processors)")->check(CLI::Range(1, 4096));
   up->add_flag("--stop-workers", options.up.stop_workers, "When stopped, stop running jobs too, after a checkpoint");
+
+  up->add_option("--log-format", options.up.log_format, "text or json, of the coordinator and its workers (default text)")
+      ->check(CLI::IsMember({"text", "json"}));
 
   CLI::App* submit = line.add_remote(
       "submit", "Submit a pipeline or job file",
@@ -189,11 +195,25 @@ void add_result_commands(CommandLine& line, Options& options) {
   CLI::App* export_command = line.add_remote(
       "export", "Write the network that a job made as an inference folder",
       "  onestep export distill-4 --out exports/digits\n",
-      [&](const Client& client) { return export_model(client, options.job, options.out, options.dtype, line.json); });
+      [&](const Client& client) {
+        return export_model(client, options.job, options.out, {options.selection, options.dtype}, line.json);
+      });
+  export_command->add_option("--checkpoint", options.selection,
+                             "best: the best evaluated checkpoint; last: the final state (default: best when there is one)")
+      ->check(CLI::IsMember({"best", "last"}));
   export_command->add_option("job", options.job, "Id or name of a distill or train_teacher job")->required();
   export_command->add_option("--out", options.out, "New or empty folder")->required();
   export_command->add_option("--dtype", options.dtype, "Of the weights: fp32, bf16 or fp16 (default fp32)")
       ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+
+  CLI::App* tensorboard = line.add_remote(
+      "tensorboard", "Write a job's curves and samples as a TensorBoard event file",
+      "  onestep tensorboard distill-4 --out runs && tensorboard --logdir runs\n", [&](const Client& client) {
+        save_tensorboard(client, options.job, options.out, line.json);
+        return 0;
+      });
+  tensorboard->add_option("job", options.job, "Id or name of the job")->required();
+  tensorboard->add_option("--out", options.out, "Folder; the file goes to DIR/JOB")->required();
 
   CLI::App* report = line.add_remote(
       "report", "Write report.json and grid.png of a finished digits pipeline and print its table",

@@ -106,6 +106,16 @@ std::string job_line(const json& job, std::size_t name_width, std::size_t column
   return cut(name + "  " + job_text(job), columns);
 }
 
+std::string alarm_line(const json& alarm) {
+  const auto ended = alarm.find("ended");
+  const bool is_over = ended != alarm.end() && !ended->is_null();
+  const std::string action = text_of(alarm, "action");
+  std::string line = "alarm " + text_of(alarm, "code") + (is_over ? " (over)" : "") + ": " + text_of(alarm, "reason");
+  if (action == "stop") line += "; the job is stopped";
+  if (action == "checkpoint") line += "; a checkpoint is asked for";
+  return line;
+}
+
 ProgressView::ProgressView(std::ostream& out, bool redraw, std::size_t columns)
     : out_(out), redraw_(redraw), columns_(std::max<std::size_t>(columns, 20)) {}
 

@@ -14,6 +14,9 @@ namespace onestep {
 // reason. At most `columns` wide, `name_width` for the name.
 std::string job_line(const nlohmann::json& job, std::size_t name_width, std::size_t columns);
 
+// "alarm fake_loss: REASON", of an alarm as REST shows it; "(over)" behind the code when it no longer holds.
+std::string alarm_line(const nlohmann::json& alarm);
+
 class ProgressView {
  public:
   // `redraw`: the stream is a terminal of `columns` columns that understands ANSI sequences.

@@ -45,7 +45,7 @@ FollowResult follow(const Client& client, const std::string& pipeline, bool json
       .fetch = [&] { return client.get(target); },
       .stream =
           [&](const std::string& after, const std::function<bool(const ServerEvent&)>& on_event) {
-            client.stream(target + "/events?types=state,progress", after, on_event);
+            client.stream(target + "/events?types=state,progress,alarm", after, on_event);
           },
       .now_s = monotonic_s,
       .sleep_s = [](double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); },
@@ -112,7 +112,7 @@ int follow_submitted(const Client& client, const std::string& pipeline, bool res
   return finish(follow(client, pipeline, json_output), json_output);
 }
 
-int export_model(const Client& client, const std::string& job, const std::string& out, const std::string& dtype, bool json_output) {
+int export_model(const Client& client, const std::string& job, const std::string& out, const ExportChoice& choice, bool json_output) {
   const json source = client.get(job_target(job));
   const std::string kind = source.value("kind", "");
   if (kind != "distill" && kind != "train_teacher") {
@@ -122,7 +122,11 @@ int export_model(const Client& client, const std::string& job, const std::string
   if (std::filesystem::exists(folder) && !std::filesystem::is_empty(folder)) {
     throw Error(ErrorCode::kConflict, folder + ": expected a new or empty folder, found files in it");
   }
-  const json spec = {{"name", "export"}, {"kind", "export"}, {"model", source.at("run_folder")}, {"dtype", dtype}};
+  const json spec = {{"name", "export"},
+                     {"kind", "export"},
+                     {"model", source.at("run_folder")},
+                     {"selection", choice.selection},
+                     {"dtype", choice.dtype}};
   const json answer = client.post("/api/v1/jobs", {{"spec", spec}, {"base", std::filesystem::current_path().string()}});
   const FollowResult result = follow(client, pipeline_id(answer), json_output);
   const int status = finish(result, json_output);

@@ -21,7 +21,13 @@ int submit_pipeline(const Client& client, const SubmitOptions& options);
 // Follows a pipeline that was submitted earlier; with `resume`, resumes what failed or was stopped first.
 int follow_submitted(const Client& client, const std::string& pipeline, bool resume, bool json);
 
+// As ExportSpec has them.
+struct ExportChoice {
+  std::string selection = "auto";
+  std::string dtype = "fp32";
+};
+
 // Submits an export job for the network that `job` made, waits for it, says where the folder is.
-int export_model(const Client& client, const std::string& job, const std::string& out, const std::string& dtype, bool json);
+int export_model(const Client& client, const std::string& job, const std::string& out, const ExportChoice& choice, bool json);
 
 }  // namespace onestep

@@ -106,6 +106,10 @@ class Reading {
     value = reader_.number(key, value, min, max);
   }
   void boolean(const char* key, bool& value) { value = reader_.boolean(key, value); }
+  void text(const char* key, std::string& value) {
+    value = reader_.text(key, value);
+    if (value.empty()) reader_.violation(key, "expected a name, found an empty string");
+  }
   void choice(const char* key, std::string& value, const std::vector<std::string>& allowed) {
     value = reader_.choice(key, value, allowed);
   }
@@ -166,6 +170,7 @@ class Writing {
   }
   void number(const char* key, double& value, double, double) { object_[key] = value; }
   void boolean(const char* key, bool& value) { object_[key] = value; }
+  void text(const char* key, std::string& value) { object_[key] = value; }
   void choice(const char* key, std::string& value, const std::vector<std::string>&) {
     object_[key] = value;
   }
@@ -218,6 +223,7 @@ class VisitingPaths {
   template <class... Ignored>
   void number(Ignored&&...) {}
   void boolean(const char*, bool&) {}
+  void text(const char*, std::string&) {}
   void choice(const char*, std::string&, const std::vector<std::string>&) {}
   void texts(const char*, std::vector<std::string>&) {}
   void choices(const char*, std::vector<std::string>&, const std::vector<std::string>&) {}
@@ -366,7 +372,8 @@ NetworkSpec network_spec_from_json(const json& document, const std::string& wher
 json bit_relevant_config(const JobSpec& spec) {
   json object = to_json(spec);
   for (const char* key :
-       {"name", "ranks", "output", "report_every", "activation_checkpointing", "checkpoint", "evaluation", "after"}) {
+       {"name", "ranks", "output", "report_every", "activation_checkpointing", "checkpoint", "health", "evaluation",
+        "after"}) {
     object.erase(key);
   }
   return object;

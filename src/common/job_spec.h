@@ -57,8 +57,33 @@ struct OptimizerSpec {
 };
 
 struct CheckpointSpec {
+  struct Best {                           // which of the evaluated ones is the best: pinned, and what an export takes
+    std::string metric = "frechet";       // a figure of the evaluations' results
+    std::string direction = "lowest";     // or "highest"
+    bool operator==(const Best&) const = default;
+  };
   std::int64_t every_iterations = 0;      // 0: only the final one and those asked for
   std::int64_t keep_last = 3;             // complete checkpoints kept; >= 1
+  Best best;
+};
+
+// When the coordinator raises an alarm (docs/operations.md says what each bound is measured against), and what it does then.
+// Worker and bits know nothing of it.
+struct HealthSpec {
+  std::string on_alarm = "continue";      // "continue", "checkpoint", "stop": at an alarm that the figures raise
+  double fake_loss = 2.0;                 // fake loss over, or under, that at the end of its own phase; each bound: 0 is off
+  double regression_loss = 3.0;           // regression loss over that at the end of its phase; l2: and over 0.15 of the samples' variance
+  double mean_shift = 0.5;                // shift of the samples' mean, in their spread at the end of the regression phase
+  double spread_loss = 0.2;               // lost share of the samples' spread at the end of the regression phase
+  double gradient_norm = 100.0;           // a network's gradient norm over its median at the beginning of the DMD phase
+  double zero_denominators = 0.1;         // share of samples whose gradient is undefined
+  double frechet = 5.0;                   // an evaluation's Frechet distance over the lowest so far
+  double class_accuracy = 0.25;           // lost share of the highest class accuracy so far
+  double sustained = 0.03;                // share of the run's images for which a bound must be broken; two reports at least
+  double silent_s = 30.0;                 // a rank is silent, or was never heard after four times as long
+  double stalled_s = 120.0;               // no rank ends an iteration; at least 20 times its usual time
+  double straggling_s = 60.0;             // a rank takes 1.5 times the others' time a step
+  bool operator==(const HealthSpec&) const = default;
 };
 
 // How images are made from noise; sigma in units of the data. Each sampler reads what concerns it.
@@ -198,6 +223,7 @@ struct ExportSpec {
   std::string format = "folder";          // or "unet_file": a text-to-image generator's U-Net alone, unet.safetensors
   std::string dtype = "fp32";             // of the weights: "fp32", "bf16", "fp16"
   std::string evaluation;                 // an evaluate run of this model, whose figure the card names
+  std::string selection = "auto";         // of a run: its "best" evaluated checkpoint, its "last" state; "auto": best if any
 };
 
 struct SampleSpec {
@@ -225,6 +251,7 @@ struct JobSpec {
   std::int64_t report_every = 10;         // iterations between progress reports
   bool activation_checkpointing = false;  // train_teacher, distill: less memory, one more forward pass, the same bits
   CheckpointSpec checkpoint;
+  HealthSpec health;
   JobOptions options;
 };
 
@@ -253,7 +280,7 @@ nlohmann::json to_json(const SamplerSpec& sampler);
 NetworkSpec network_spec_from_json(const nlohmann::json& json, const std::string& where);
 
 // to_json without the keys that can't change bits: name, ranks, output, report_every, activation_checkpointing,
-// checkpoint, evaluation.
+// checkpoint, health, evaluation.
 // The worker replaces paths by digests before it hashes or compares.
 nlohmann::json bit_relevant_config(const JobSpec& spec);
 // JSON pointers of leaves that differ, each "pointer: expected X, found Y" (expected: the checkpoint's).

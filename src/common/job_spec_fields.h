@@ -73,9 +73,34 @@ void describe(Visitor& v, OptimizerSpec& s) {
 }
 
 template <class Visitor>
+void describe(Visitor& v, CheckpointSpec::Best& s) {
+  v.text("metric", s.metric);
+  v.choice("direction", s.direction, {"lowest", "highest"});
+}
+
+template <class Visitor>
+void describe(Visitor& v, HealthSpec& s) {
+  v.choice("on_alarm", s.on_alarm, {"continue", "checkpoint", "stop"});
+  v.number("fake_loss", s.fake_loss, 0.0, kLargest);
+  v.number("regression_loss", s.regression_loss, 0.0, kLargest);
+  v.number("mean_shift", s.mean_shift, 0.0, kLargest);
+  v.number("spread_loss", s.spread_loss, 0.0, 1.0);
+  v.number("gradient_norm", s.gradient_norm, 0.0, kLargest);
+  v.number("zero_denominators", s.zero_denominators, 0.0, 1.0);
+  v.number("frechet", s.frechet, 0.0, kLargest);
+  v.number("class_accuracy", s.class_accuracy, 0.0, 1.0);
+  v.number("sustained", s.sustained, 0.0, 1.0);
+  v.number("silent_s", s.silent_s, 0.0, kLargest);
+  v.number("stalled_s", s.stalled_s, 0.0, kLargest);
+  v.number("straggling_s", s.straggling_s, 0.0, kLargest);
+}
+
+template <class Visitor>
 void describe(Visitor& v, CheckpointSpec& s) {
+  const CheckpointSpec usual;
   v.integer("every_iterations", s.every_iterations, 0, kMaxIterations);
   v.integer("keep_last", s.keep_last, 1, 1'000'000);
+  if (tells<Visitor>(s.best, usual.best)) v.object("best", s.best);
 }
 
 template <class Visitor>
@@ -229,6 +254,7 @@ void describe(Visitor& v, ExportSpec& s) {
   if (tells<Visitor>(s.format, usual.format)) v.choice("format", s.format, {"folder", "unet_file"});
   if (tells<Visitor>(s.dtype, usual.dtype)) v.choice("dtype", s.dtype, {"fp32", "bf16", "fp16"});
   if (Visitor::kReads || !s.evaluation.empty()) v.path("evaluation", s.evaluation);
+  if (tells<Visitor>(s.selection, usual.selection)) v.choice("selection", s.selection, {"auto", "best", "last"});
 }
 
 template <class Visitor>
@@ -254,6 +280,8 @@ void describe(Visitor& v, JobSpec& s) {
   v.integer("report_every", s.report_every, 1, kMaxIterations);
   v.boolean("activation_checkpointing", s.activation_checkpointing);
   v.object("checkpoint", s.checkpoint);
+  const HealthSpec usual;
+  if (tells<Visitor>(s.health, usual)) v.object("health", s.health);
 }
 
 }  // namespace onestep

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -12,12 +13,20 @@
 
 #include <unistd.h>
 
+#include "common/error.h"
+
 namespace onestep {
 namespace {
 
-std::string& context() {
-  static std::string who;
-  return who;
+struct Context {
+  std::string who;
+  LogFields fields;
+  std::atomic<std::int64_t> step = -1;
+};
+
+Context& context() {
+  static Context context;
+  return context;
 }
 
 const char* name_of(LogLevel level) {
@@ -54,25 +63,44 @@ std::string now_text() {
   return text;
 }
 
-std::string line_of(LogLevel level, const std::string& message) {
+std::string json_line(LogLevel level, const std::string& message, const LogFields& given) {
+  const LogFields& fields = given.job.empty() ? context().fields : given;
+  nlohmann::ordered_json line = {{"time", now_text()}, {"level", name_of(level)}, {"who", context().who}};
+  if (!fields.job.empty()) line["job"] = fields.job;
+  if (fields.attempt > 0) line["attempt"] = fields.attempt;
+  if (fields.rank >= 0) line["rank"] = fields.rank;
+  if (const std::int64_t step = context().step; step >= 0) line["step"] = step;
+  line["message"] = message;
+  return line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+std::string line_of(LogLevel level, const std::string& message, const LogFields& fields) {
   static const bool as_json = environment_says("ONESTEP_LOG", "json");
-  if (as_json) {
-    const nlohmann::json line = {
-        {"time", now_text()}, {"level", name_of(level)}, {"who", context()}, {"message", message}};
-    return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  }
-  const std::string who = context().empty() ? "" : context() + ": ";
+  if (as_json) return json_line(level, message, fields);
+  const std::string who = context().who.empty() ? "" : context().who + ": ";
   return now_text() + " " + name_of(level) + " " + who + message + "\n";
 }
 
 }  // namespace
 
-void set_log_context(const std::string& who) { context() = who; }
+void set_log_context(const std::string& who, const LogFields& fields) {
+  context().who = who;
+  context().fields = fields;
+}
 
-void log(LogLevel level, const std::string& message) {
+void set_log_step(std::int64_t step) { context().step = step; }
+
+void set_log_format(const std::string& format) {
+  if (format != "text" && format != "json") {
+    throw Error(ErrorCode::kUsage, "log format: expected text or json, found \"" + format + "\"");
+  }
+  setenv("ONESTEP_LOG", format.c_str(), 1);
+}
+
+void log(LogLevel level, const std::string& message, const LogFields& fields) {
   static const bool with_debug = environment_says("ONESTEP_LOG_LEVEL", "debug");
   if (level == LogLevel::kDebug && !with_debug) return;
-  const std::string line = line_of(level, message);
+  const std::string line = line_of(level, message, fields);
   // One write a line, under a lock: lines of threads don't mix.
   static std::mutex mutex;
   const std::lock_guard lock(mutex);

@@ -1,8 +1,11 @@
 #include "coordinator/api.h"
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include "common/build_info.h"
 #include "common/config.h"
@@ -16,6 +19,7 @@
 #include "coordinator/problem.h"
 #include "coordinator/request_query.h"
 #include "coordinator/samples.h"
+#include "coordinator/tensorboard_file.h"
 #include "coordinator/web_files.h"
 
 namespace onestep {
@@ -142,6 +146,18 @@ HttpResponse web_response(const HttpRequest& request, const WebFile& file) {
   return response;
 }
 
+// Width and height, from the header that every PNG file begins with. Errors: kCorrupt.
+std::pair<int, int> png_size(const std::string& bytes, const std::string& path) {
+  constexpr std::size_t kWidthAt = 16, kEnd = 24;
+  if (bytes.size() < kEnd || !bytes.starts_with("\x89PNG\r\n\x1a\n")) throw Error(ErrorCode::kCorrupt, path + ": expected a PNG file");
+  int sizes[2] = {0, 0};
+  for (std::size_t at = kWidthAt; at < kEnd; ++at) {
+    int& size = sizes[(at - kWidthAt) / 4];
+    size = size << 8 | static_cast<unsigned char>(bytes[at]);
+  }
+  return {sizes[0], sizes[1]};
+}
+
 template <class Records, class View>
 Json items(const Records& records, View view) {
   Json list = Json::array();
@@ -179,17 +195,28 @@ const std::vector<Api::Route>& Api::routes() {
       {"GET", "/api/v1/pipelines/{id}", &Api::show_pipeline},
       {"GET", "/api/v1/pipelines/{id}/events", &Api::pipeline_events},
       {"GET", "/api/v1/events", &Api::all_events},
+      {"GET", "/api/v1/jobs/{id}/tensorboard", &Api::tensorboard},
+      {"GET", "/metrics", &Api::service_metrics},
       {"GET", "/healthz", &Api::health},
       {"GET", "/readyz", &Api::ready}};
   return table;
 }
 
 HttpResponse Api::handle(const HttpRequest& request) {
+  const auto start = std::chrono::steady_clock::now();
+  std::string route = "none";
+  HttpResponse response = answer(request, route);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  metrics_.count_request(request.method, route, response.status, took.count());
+  return response;
+}
+
+HttpResponse Api::answer(const HttpRequest& request, std::string& route) {
   try {
     if (const std::optional<std::string> why = foreign_caller(request)) {
       return problem(403, "forbidden", *why, request.target);
     }
-    return dispatch(request);
+    return dispatch(request, route);
   } catch (const Error& error) {
     if (http_status(error.code()) >= 500)
       log_error("HTTP: " + request.target + ": " + error.what());
@@ -200,17 +227,19 @@ HttpResponse Api::handle(const HttpRequest& request) {
   }
 }
 
-HttpResponse Api::dispatch(const HttpRequest& request) {
+HttpResponse Api::dispatch(const HttpRequest& request, std::string& met) {
   const std::size_t question = request.target.find('?');
   const std::string path = request.target.substr(0, question);
   const std::string method = request.method == "HEAD" ? "GET" : request.method;
   if (const WebFile* file = web_file(path); file != nullptr && method == "GET") {
+    met = "web";
     return web_response(request, *file);
   }
   std::string allowed;
   for (const Route& route : routes()) {
     std::string id, file;
     if (!matches(route.path, path, id, file)) continue;
+    met = route.path;
     if (route.method == method) {
       const std::string query =
           question == std::string::npos ? "" : request.target.substr(question + 1);
@@ -283,7 +312,8 @@ HttpResponse Api::show_job(Call& call) {
   call.query.finish();
   const JobRecord job = coordinator_.job(call.id);
   Json details =
-      job_details(job, coordinator_.attempts(job.id), coordinator_.run_folder(job.id));
+      job_details(job, coordinator_.attempts(job.id), coordinator_.alarms(job.id),
+                  coordinator_.run_folder(job.id));
   details["last_event_id"] = std::to_string(coordinator_.last_event());
   return json_response(200, details);
 }
@@ -443,6 +473,33 @@ HttpResponse Api::show_pipeline(Call& call) {
                              {"created", pipeline.created},
                              {"last_event_id", std::to_string(coordinator_.last_event())},
                              {"jobs", items(pipeline.jobs, summary)}});
+}
+
+HttpResponse Api::tensorboard(Call& call) {
+  call.query.finish();
+  const JobRecord job = coordinator_.job(call.id);
+  std::vector<TensorboardPicture> pictures;
+  for (const SampleRecord& sample : samples_of(coordinator_, job.id)) {
+    TensorboardPicture& picture = pictures.emplace_back();
+    picture.iteration = sample.iteration;
+    picture.time = job.created;
+    picture.png = read_file(sample.file);
+    std::tie(picture.width, picture.height) = png_size(picture.png, sample.file);
+  }
+  HttpResponse response;
+  response.content_type = "application/octet-stream";
+  response.headers["Content-Disposition"] =
+      "attachment; filename=\"events.out.tfevents." + std::to_string(static_cast<std::int64_t>(job.created)) + "." + job.id + "\"";
+  response.body = tensorboard_file(coordinator_.metrics(job.id, {}, kMaxPoints), pictures, job.created);
+  return response;
+}
+
+HttpResponse Api::service_metrics(Call& call) {
+  call.query.finish();
+  HttpResponse response;
+  response.content_type = ServiceMetrics::kContentType;
+  response.body = metrics_.text(coordinator_, {.event_readers = events_.num_readers()});
+  return response;
 }
 
 HttpResponse Api::health(Call& call) {

@@ -1,4 +1,4 @@
-// REST under /api/v1, and /healthz and /readyz: from a request to a response, without a socket.
+// REST under /api/v1, and /metrics, /healthz and /readyz: from a request to a response, without a socket.
 // docs/rest.md is the reference.
 #pragma once
 
@@ -10,6 +10,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/event_hub.h"
 #include "coordinator/http_message.h"
+#include "coordinator/service_metrics.h"
 
 namespace onestep {
 
@@ -24,6 +25,9 @@ class Api {
   // Tells the readers of event streams what is new; after every tick.
   void publish_events() { events_.publish(); }
 
+  // How long a tick took, for /metrics.
+  void count_tick(double seconds) { metrics_.count_tick(seconds); }
+
   // From now on /readyz answers 503.
   void set_stopping() { stopping_ = true; }
 
@@ -36,7 +40,9 @@ class Api {
     Handler handler;
   };
   static const std::vector<Route>& routes();
-  HttpResponse dispatch(const HttpRequest& request);
+  // `route` becomes what the request met: a route's path, "web", or stays.
+  HttpResponse answer(const HttpRequest& request, std::string& route);
+  HttpResponse dispatch(const HttpRequest& request, std::string& route);
 
   HttpResponse submit(Call& call);
   HttpResponse list_jobs(Call& call);
@@ -57,11 +63,14 @@ class Api {
   HttpResponse resume(Call& call);
   HttpResponse checkpoint_now(Call& call);
   HttpResponse show_pipeline(Call& call);
+  HttpResponse tensorboard(Call& call);
+  HttpResponse service_metrics(Call& call);
   HttpResponse health(Call& call);
   HttpResponse ready(Call& call);
 
   Coordinator& coordinator_;
   EventHub events_;
+  ServiceMetrics metrics_;
   bool stopping_ = false;
 };
 

@@ -119,11 +119,20 @@ std::vector<MetricPoint> evaluation_metrics(const json& result,
   return points;
 }
 
-std::vector<CheckpointRecord> mark_best(const std::vector<CheckpointRecord>& checkpoints) {
+std::optional<double> finite_figure(const json& result, const std::string& name) {
+  const auto found = result.is_object() ? result.find(name) : result.end();
+  if (found == result.end() || !found->is_number() || !std::isfinite(found->get<double>())) return std::nullopt;
+  return found->get<double>();
+}
+
+std::vector<CheckpointRecord> mark_best(const std::vector<CheckpointRecord>& checkpoints,
+                                        bool highest) {
   const CheckpointRecord* best = nullptr;
   for (const CheckpointRecord& checkpoint : checkpoints) {
-    if (!checkpoint.frechet) continue;
-    if (best == nullptr || *checkpoint.frechet < *best->frechet) best = &checkpoint;
+    if (!checkpoint.score) continue;
+    const bool better = best != nullptr && (highest ? *checkpoint.score > *best->score
+                                                    : *checkpoint.score < *best->score);
+    if (best == nullptr || better) best = &checkpoint;
   }
   std::vector<CheckpointRecord> changed;
   for (const CheckpointRecord& checkpoint : checkpoints) {

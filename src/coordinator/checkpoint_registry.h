@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -37,9 +38,13 @@ JobSpec evaluation_spec(const JobSpec& distill, const CheckpointRecord& checkpoi
 std::vector<MetricPoint> evaluation_metrics(const nlohmann::json& result,
                                             const CheckpointRecord& checkpoint);
 
-// Marks the lowest Fréchet distance among those evaluated (the earlier of two equal ones). Returns
-// the records that changed.
-std::vector<CheckpointRecord> mark_best(const std::vector<CheckpointRecord>& checkpoints);
+// A figure of an evaluation's result; nullopt: none of that name, or no finite number.
+std::optional<double> finite_figure(const nlohmann::json& result, const std::string& name);
+
+// Marks the lowest score among those evaluated, or the highest (the earlier of two equal ones).
+// Returns the records that changed.
+std::vector<CheckpointRecord> mark_best(const std::vector<CheckpointRecord>& checkpoints,
+                                        bool highest);
 
 // Pins exactly `wanted` among the known checkpoint folders; those that are gone are passed over.
 void set_pins(const std::vector<CheckpointRecord>& checkpoints,

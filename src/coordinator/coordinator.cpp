@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 namespace onestep {
 namespace {
@@ -46,7 +47,8 @@ Coordinator::Coordinator(CoordinatorOptions options, std::unique_ptr<Launcher> l
     : options_(std::move(options)),
       lock_(prepare_data_folder(options_.data)),
       store_(options_.data + "/coordinator.sqlite"),
-      launcher_(std::move(launcher)) {
+      launcher_(std::move(launcher)),
+      started_(options_.clock()) {
   reconcile();
 }
 
@@ -61,6 +63,10 @@ void Coordinator::tick() {
   }
   start_ready_jobs();
   if (options_.clock() - last_flush_ >= kFlushInterval_s) flush_progress();
+  for (const std::string& id : std::exchange(checkpoints_due_, {})) {
+    const JobRecord job = find_job(id);
+    if (job.state == JobState::kRunning) send_to_all(job, {.type = MessageType::kCheckpointNow});
+  }
   if (trouble) throw Error(*trouble);
 }
 
@@ -181,6 +187,12 @@ JobRecord Coordinator::resume(const std::string& id) {
   job.cancel_requested = false;
   job.stop_requested = 0;
   job.ended = 0;
+  end_alarms(job, /*of_ranks=*/false);
+  if (const json state = store_.health(job.id); !state.is_null()) {
+    TrainingHealth health(parse_job_spec(job.spec, options_.data, "job " + job.id), state);
+    health.resume();
+    store_.put_health(job.id, health.to_json());
+  }
   apply(job, JobEvent::kResume, "resumed by request");
   transaction.commit();
   if (job.kind == "distill") pins_due_.insert(job.id);
@@ -231,6 +243,34 @@ std::vector<WorkerRecord> Coordinator::workers(const std::string& id) {
   return rank_board_.ranks(job.id, options_.clock());
 }
 
+ServiceFigures Coordinator::figures() {
+  ServiceFigures figures;
+  figures.jobs = store_.num_jobs_by_state();
+  figures.slots = options_.slots;
+  for (const JobRecord& job : store_.unfinished_jobs()) {
+    if (!is_active(job.state)) continue;
+    for (const WorkerRecord& rank : rank_board_.ranks(job.id, options_.clock())) {
+      ++figures.ranks;
+      if (!rank.trouble.empty()) ++figures.ranks_in_trouble;
+    }
+  }
+  figures.attempts = store_.num_attempts();
+  figures.checkpoints = store_.num_checkpoints();
+  figures.images = images_seen_;
+  for (const auto& [job, progress] : live_progress_) {
+    const auto speed = progress.body.find("images_per_second");
+    if (speed != progress.body.end() && speed->is_number()) figures.images_per_second += speed->get<double>();
+  }
+  figures.messages_taken = messages_taken_;
+  figures.messages_refused = messages_refused_;
+  for (const char* file : {"/coordinator.sqlite", "/coordinator.sqlite-wal"}) {
+    std::error_code missing;
+    const auto bytes = std::filesystem::file_size(options_.data + file, missing);
+    if (!missing) figures.database_bytes += static_cast<std::int64_t>(bytes);
+  }
+  return figures;
+}
+
 std::vector<LeaseRecord> Coordinator::shards(const std::string& id) {
   const JobRecord job = find_job(id);
   const JobSpec spec = resolved_spec(job);
@@ -260,6 +300,7 @@ JobSpec Coordinator::resolved_spec(const JobRecord& job) {
                 "job " + job.id + ": @" + name + "; expected a job of its pipeline, found none");
   });
   spec.output = run_folder(job.id);
+  if (auto* options = std::get_if<ExportSpec>(&spec.options)) select_checkpoint(job, *options);
   return spec;
 }
 
@@ -271,7 +312,8 @@ void Coordinator::apply(JobRecord& job, JobEvent event, const std::string& reaso
     throw Error(ErrorCode::kInternal, "job " + job.id + ": event " + to_string(event) +
                                           " makes no sense while it is " + to_string(job.state));
   }
-  log_info(job.id + ": " + to_string(job.state) + " -> " + to_string(*next) + ": " + reason);
+  log_info(job.id + ": " + to_string(job.state) + " -> " + to_string(*next) + ": " + reason,
+           {.job = job.id, .attempt = job.attempts});
   job.state = *next;
   update_reason(job, reason);
 }
@@ -290,6 +332,7 @@ void Coordinator::emit(const std::string& job, const char* type,
 void Coordinator::emit_state(const JobRecord& job) {
   nlohmann::ordered_json summary = job_summary(job);
   summary.erase("progress");  // has events of its own
+  summary["num_alarms"] = store_.num_holding_alarms(job.id);
   emit(job.id, "state", summary);
 }
 
@@ -333,6 +376,7 @@ void Coordinator::settle_dependencies(const std::function<void()>& before_change
       }
       continue;
     }
+    if (waits_for.empty()) waits_for = unfinished_evaluation(job);
     const std::string reason = waits_for.empty() ? "ready" : "waits for " + waits_for;
     if (job.state == JobState::kWaiting && job.reason == reason) continue;
     before_change();

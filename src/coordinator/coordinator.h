@@ -21,7 +21,9 @@
 #include "coordinator/data_lock.h"
 #include "coordinator/launcher/launcher.h"
 #include "coordinator/rank_board.h"
+#include "coordinator/rank_watchdog.h"
 #include "coordinator/store.h"
+#include "coordinator/training_health.h"
 
 namespace onestep {
 
@@ -81,6 +83,20 @@ struct LiveProgress {
   nlohmann::json body;
 };
 
+// What a monitoring system is told.
+struct ServiceFigures {
+  std::map<std::string, std::int64_t> jobs;  // by state; those there are
+  int slots = 0;
+  int ranks = 0;             // of running attempts, that said hello
+  int ranks_in_trouble = 0;
+  std::int64_t attempts = 0;     // ever started
+  std::int64_t checkpoints = 0;  // ever committed
+  double images = 0;             // reported since this process started
+  double images_per_second = 0;  // of all running jobs
+  std::int64_t messages_taken = 0, messages_refused = 0;  // of ranks, since this process started
+  std::int64_t database_bytes = 0;
+};
+
 // All methods are called from the one thread that runs the io_context. Every change is committed
 // before the method returns. A job's `id` may also be a bare name: the newest job of that name.
 // Errors: kNotFound for an unknown job or pipeline.
@@ -119,6 +135,10 @@ class Coordinator {
   [[nodiscard]] std::vector<LiveProgress> progress_since(std::uint64_t version) const;
   // Of the attempt that runs, by rank; empty before its first rank has said hello.
   std::vector<WorkerRecord> workers(const std::string& id);
+  // Those that were ever raised, oldest first.
+  std::vector<AlarmRecord> alarms(const std::string& id);
+  std::vector<AlarmCount> alarm_counts() { return store_.alarm_counts(); }
+  ServiceFigures figures();
   std::vector<LeaseRecord> shards(const std::string& id);
   // The spec's "output", or a folder of the job's own in the data folder; takes a real id.
   [[nodiscard]] std::string run_folder(const std::string& id);
@@ -154,6 +174,12 @@ class Coordinator {
   // transaction).
   void apply(JobRecord& job, JobEvent event, const std::string& reason);
 
+  // The distill job of this coordinator that an export job takes its model from; nullopt: another folder.
+  std::optional<JobRecord> source_of_export(const JobRecord& job, const std::string& model);
+  // What an export's "selection" waits for: its source's evaluations once that has ended; "" if nothing.
+  std::string unfinished_evaluation(const JobRecord& job);
+  void select_checkpoint(const JobRecord& job, ExportSpec& spec);
+
   // Jobs and what they wait for.
   void update_dependencies();
   // The same inside a transaction, which `before_change` may begin.
@@ -173,6 +199,8 @@ class Coordinator {
   void decide_end(JobRecord& job, AttemptRecord& attempt, const JobOutcome& outcome);
   void decide_restart(JobRecord& job, const AttemptRecord& attempt, const JobOutcome& outcome);
   void request_stop(JobRecord& job, bool cancel, const std::string& reason);
+  // The same inside the caller's transaction; the ranks are told at the next tick.
+  void note_stop(JobRecord& job, bool cancel, const std::string& reason);
   [[nodiscard]] LaunchRequest launch_request(const JobRecord& job, int attempt);
   [[nodiscard]] JobSpec resolved_spec(const JobRecord& job);
 
@@ -182,6 +210,15 @@ class Coordinator {
   void trim_evaluations(const std::string& parent, std::size_t keep, const std::string& reason);
   void record_evaluation(const JobRecord& evaluation);
   void update_pins(const std::string& job);
+
+  // Alarms; inside the caller's transaction.
+  void judge_reports();
+  void judge_evaluation(const JobRecord& parent, const CheckpointRecord& checkpoint, const nlohmann::json& result);
+  void take_findings(JobRecord job, int attempt, const std::vector<HealthFinding>& findings);
+  void raise(AlarmRecord alarm);
+  void end_alarm(AlarmRecord alarm);
+  void end_alarms(const JobRecord& job, bool of_ranks);
+  void watch_ranks(const JobRecord& job, const AttemptRecord& attempt);
 
   // Telemetry.
   std::optional<Refusal> fence(const std::string& job_id, int attempt, int rank,
@@ -205,9 +242,23 @@ class Coordinator {
   // each.
   std::map<std::string, nlohmann::json> latest_progress_;
   std::vector<std::pair<std::string, MetricPoint>> pending_metrics_;
+  struct PendingReport {
+    std::string job;
+    int attempt = 0;
+    HealthReport report;
+  };
+  std::vector<PendingReport> pending_reports_;  // not judged yet
   std::map<std::string, LiveProgress> live_progress_;  // by job, while an attempt of it runs
   std::uint64_t progress_version_ = 0;
+  double images_seen_ = 0;
+  std::int64_t messages_taken_ = 0, messages_refused_ = 0;
   RankBoard rank_board_;
+  RankWatchdog watchdog_;
+  double started_ = 0;                       // this process
+  std::map<std::string, double> looked_at_;  // when the watchdog last looked at a job's ranks
+  std::map<std::string, std::vector<AlarmRecord>> rank_alarms_;  // by job: those of the watchdog that hold
+  std::set<std::string> told_to_stop_;       // jobs that stop: their ranks were told by this process
+  std::set<std::string> checkpoints_due_;    // jobs whose alarm asks for one
   double last_flush_ = 0;
   // When the final state of a job's attempt came and when its mpirun was asked to end: what is left
   // of it is then overdue.

@@ -5,6 +5,8 @@
 #include "common/log.h"
 #include "coordinator/checkpoint_registry.h"
 
+#include <algorithm>
+
 namespace onestep {
 namespace {
 
@@ -115,6 +117,10 @@ void Coordinator::reconcile() {
     if (job.kind == "distill") pins_due_.insert(job.id);
     if (!job.parent.empty()) pins_due_.insert(job.parent);
   }
+  for (const AlarmRecord& alarm : store_.holding_alarms()) {
+    const std::vector<std::string>& codes = rank_alarm_codes();
+    if (std::find(codes.begin(), codes.end(), alarm.code) != codes.end()) rank_alarms_[alarm.job].push_back(alarm);
+  }
   if (const std::optional<Error> trouble = watch_attempts()) {
     log_error(std::string(trouble->what()) + "; will be tried again");
   }
@@ -141,6 +147,7 @@ void Coordinator::watch_attempt(const JobRecord& job) {
   const std::optional<ProcessEnd> end = launcher_->poll({attempt.pid, attempt.start_time});
   if (!end) {
     enforce_stop(job, attempt);
+    watch_ranks(job, attempt);
     return;
   }
   // Ranks that outlived their mpirun would go on writing.
@@ -154,6 +161,10 @@ void Coordinator::watch_attempt(const JobRecord& job) {
 
 void Coordinator::enforce_stop(const JobRecord& job, const AttemptRecord& attempt) {
   const double now = options_.clock();
+  // By an alarm, or by a coordinator that died before it told them.
+  if (sender_ && job.state == JobState::kStopping && told_to_stop_.insert(job.id).second) {
+    send_to_all(job, {.type = MessageType::kStop, .body = {{"reason", job.reason}}});
+  }
   const auto terminated = terminated_at_.find(job.id);
   if (terminated != terminated_at_.end()) {
     if (now - terminated->second >= kTerminateTime_s) {
@@ -205,7 +216,13 @@ void Coordinator::end_attempt(JobRecord job, AttemptRecord attempt, const Proces
   Store::Transaction transaction = store_.begin();
   for (const CheckpointRecord& checkpoint : on_disk) checkpoint_committed(job, checkpoint);
   decide_end(job, attempt, outcome);
+  end_alarms(job, /*of_ranks=*/true);
   transaction.commit();
+  rank_alarms_.erase(job.id);
+  looked_at_.erase(job.id);
+  watchdog_.forget(job.id);
+  told_to_stop_.erase(job.id);
+  checkpoints_due_.erase(job.id);
   final_since_.erase(job.id);
   terminated_at_.erase(job.id);
   live_progress_.erase(job.id);
@@ -230,8 +247,8 @@ void Coordinator::decide_end(JobRecord& job, AttemptRecord& attempt, const JobOu
     if (!job.parent.empty()) record_evaluation(job);
   } else if (job.cancel_requested) {
     apply(job, JobEvent::kCancelled,
-          told.state == "failed" ? "cancelled by request; it did not save: " + told.error
-                                 : "cancelled by request, after saving");
+          told.state == "failed" ? job.reason + "; it did not save: " + told.error
+                                 : job.reason + ", after saving");
   } else if (job.state == JobState::kStopping) {
     apply(job, JobEvent::kAttemptStopped,
           (told.state == "failed" ? "stopped without saving" : "saved and stopped") +
@@ -273,15 +290,22 @@ void Coordinator::decide_restart(JobRecord& job, const AttemptRecord& attempt,
 
 void Coordinator::request_stop(JobRecord& job, bool cancel, const std::string& reason) {
   Store::Transaction transaction = store_.begin();
+  note_stop(job, cancel, reason);
+  transaction.commit();
+  told_to_stop_.insert(job.id);
+  send_to_all(job, {.type = MessageType::kStop, .body = {{"reason", reason}}});
+}
+
+void Coordinator::note_stop(JobRecord& job, bool cancel, const std::string& reason) {
+  // What a cancelled job says at its end is why it was cancelled.
+  const bool keeps_reason = job.cancel_requested && !cancel;
   job.cancel_requested = job.cancel_requested || cancel;
   if (job.state == JobState::kStopping) {
-    update_reason(job, reason);
+    update_reason(job, keeps_reason ? job.reason : reason);
   } else {
     job.stop_requested = options_.clock();
     apply(job, JobEvent::kStopRequested, reason);
   }
-  transaction.commit();
-  send_to_all(job, {.type = MessageType::kStop, .body = {{"reason", reason}}});
 }
 
 }  // namespace onestep

@@ -131,6 +131,7 @@ std::vector<MessageAnswer> Coordinator::on_messages(const std::vector<ReceivedMe
     }
   }
   commit();
+  for (const MessageAnswer& answer : answers) ++(answer.refusal ? messages_refused_ : messages_taken_);
   return answers;
 }
 
@@ -247,9 +248,23 @@ void Coordinator::take_progress(const RankId& from, const json& body) {
   if (const auto speed = body.find("images_per_second"); speed != body.end()) {
     add("images_per_second", *speed);
   }
+  if (is_training_kind(find_job(from.job).kind)) {
+    PendingReport& pending = pending_reports_.emplace_back();
+    pending = {from.job, from.attempt, {stage, iteration, images, 0, {}}};
+    if (body.contains("images_total")) {
+      pending.report.images_total = integer_field(body, "progress", "images_total", 0, INT64_MAX);
+    }
+    if (metrics != body.end()) {
+      for (const auto& [key, value] : metrics->items()) {
+        if (value.is_number()) pending.report.values[key] = value.get<double>();
+      }
+    }
+  }
   latest_progress_[from.job] = body;
   LiveProgress& live = live_progress_[from.job];
   if (live.job.empty()) live = {from.job, find_job(from.job).pipeline, 0, nullptr};
+  // The first report after a start of this process says where the job is, not what it has just done.
+  if (live.body.is_object()) images_seen_ += static_cast<double>(std::max<std::int64_t>(0, images - live.body.value("images", std::int64_t{0})));
   live.version = ++progress_version_;
   live.body = body;
 }
@@ -301,6 +316,7 @@ void Coordinator::flush_progress() {
   if (pending_metrics_.empty() && latest_progress_.empty()) return;
   Store::Transaction transaction = store_.begin();
   store_metrics();
+  judge_reports();
   for (const auto& [id, progress] : latest_progress_) {
     JobRecord job = store_.job(id).value();
     job.progress = progress;
@@ -308,6 +324,7 @@ void Coordinator::flush_progress() {
   }
   transaction.commit();
   pending_metrics_.clear();
+  pending_reports_.clear();
   latest_progress_.clear();
 }
 

@@ -1,5 +1,7 @@
 #include "coordinator/job_view.h"
 
+#include <cmath>
+
 namespace onestep {
 namespace {
 
@@ -27,6 +29,7 @@ Json job_summary(const JobRecord& job) {
   summary.emplace("pipeline", job.pipeline);
   summary.emplace("parent", job.parent);
   summary.emplace("progress", job.progress);
+  summary.emplace("num_alarms", job.num_alarms);
   summary.emplace("result", result_of(job.outcome));
   summary.emplace("ranks", job.ranks);
   summary.emplace("created", time_or_null(job.created));
@@ -36,7 +39,7 @@ Json job_summary(const JobRecord& job) {
 }
 
 Json job_details(const JobRecord& job, const std::vector<AttemptRecord>& attempts,
-                 const std::string& run_folder) {
+                 const std::vector<AlarmRecord>& alarms, const std::string& run_folder) {
   Json details = job_summary(job);
   details["attempts"] = Json::array();
   for (const AttemptRecord& attempt : attempts) {
@@ -46,6 +49,8 @@ Json job_details(const JobRecord& job, const std::vector<AttemptRecord>& attempt
                                    {"ended", time_or_null(attempt.ended)},
                                    {"reason", attempt.reason}});
   }
+  details["alarms"] = Json::array();
+  for (const AlarmRecord& alarm : alarms) details["alarms"].push_back(alarm_view(alarm));
   details["failures"] = job.failures;
   details["after"] = job.after;
   details["run_folder"] = run_folder;
@@ -63,7 +68,27 @@ Json checkpoint_view(const CheckpointRecord& checkpoint) {
           {"bytes", checkpoint.bytes},
           {"committed", time_or_null(checkpoint.committed)},
           {"frechet", checkpoint.frechet ? Json(*checkpoint.frechet) : Json(nullptr)},
+          {"score", checkpoint.score ? Json(*checkpoint.score) : Json(nullptr)},
           {"best", checkpoint.best}};
+}
+
+Json alarm_view(const AlarmRecord& alarm) {
+  return {{"number", alarm.number},
+          {"code", alarm.code},
+          {"rank", alarm.rank >= 0 ? Json(alarm.rank) : Json(nullptr)},
+          {"attempt", alarm.attempt},
+          {"stage", alarm.stage},
+          {"iteration", alarm.iteration},
+          {"images", alarm.images},
+          {"since_iteration", alarm.since_iteration},
+          {"since_images", alarm.since_images},
+          {"value", std::isfinite(alarm.value) ? Json(alarm.value) : Json(nullptr)},
+          {"bound", alarm.bound},
+          {"reason", alarm.reason},
+          {"hint", alarm.hint},
+          {"action", alarm.action},
+          {"raised", time_or_null(alarm.raised)},
+          {"ended", time_or_null(alarm.ended)}};
 }
 
 Json lease_view(const LeaseRecord& lease) {

@@ -10,12 +10,14 @@
 
 namespace onestep {
 
-// {id, name, kind, state, reason, attempts, digest, pipeline, parent, progress, result, ranks,
-// created, started, ended}.
+// {id, name, kind, state, reason, attempts, digest, pipeline, parent, progress, num_alarms, result,
+// ranks, created, started, ended}.
 nlohmann::ordered_json job_summary(const JobRecord& job);
-// The summary with `attempts` as a list, and {after, failures, spec, outcome, run_folder}.
+// The summary with `attempts` as a list, and {alarms, failures, after, run_folder, outcome, spec}.
 nlohmann::ordered_json job_details(const JobRecord& job, const std::vector<AttemptRecord>& attempts,
+                                   const std::vector<AlarmRecord>& alarms,
                                    const std::string& run_folder);
+nlohmann::ordered_json alarm_view(const AlarmRecord& alarm);
 nlohmann::ordered_json checkpoint_view(const CheckpointRecord& checkpoint);
 nlohmann::ordered_json lease_view(const LeaseRecord& lease);
 // What identifies a point's key is left out: it stands once above all its points.

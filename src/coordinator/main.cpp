@@ -43,6 +43,7 @@ struct Arguments {
   std::string listen = "127.0.0.1:8080";
   int slots = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   bool stop_workers = false;
+  std::string log_format;  // "": as the environment says
 };
 
 double unix_seconds() {
@@ -106,8 +107,10 @@ class Service {
   }
 
   void tick() {
+    const auto start = std::chrono::steady_clock::now();
     try_again_later([this] { coordinator_.tick(); });
     try_again_later([this] { api_.publish_events(); });
+    api_.count_tick(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
 
   // A full disk or the like must not end the service: what could not be done is tried at the next tick.
@@ -191,6 +194,8 @@ std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) 
   app.add_option("--slots", arguments.slots, "ranks that run at a time; a job with more runs alone")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  app.add_option("--log-format", arguments.log_format, "text or json, of this program and of the workers it launches")
+      ->check(CLI::IsMember({"text", "json"}));
   app.add_flag("--stop-workers", arguments.stop_workers,
                "on SIGTERM or SIGINT let running attempts save and end (without it they go on, and "
                "are adopted at the "
@@ -214,6 +219,7 @@ std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) 
 int run(int argc, char** argv) {
   Arguments arguments;
   if (const std::optional<int> status = parse_arguments(argc, argv, arguments)) return *status;
+  if (!arguments.log_format.empty()) set_log_format(arguments.log_format);
   set_log_context("coordinator");
   std::signal(SIGPIPE, SIG_IGN);
   raise_descriptor_limit();

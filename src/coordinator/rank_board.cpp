@@ -13,27 +13,31 @@ std::string decimal(double value) {
   return text;
 }
 
-// Of the others than `rank`: one slow rank of two must not be measured against itself.
-std::optional<double> median_step_of_others(const std::vector<WorkerRecord>& ranks, int rank) {
+std::vector<double> sorted_steps(const std::vector<WorkerRecord>& ranks) {
   std::vector<double> steps;
-  for (const WorkerRecord& other : ranks) {
-    if (other.rank != rank && other.seconds_a_step) steps.push_back(*other.seconds_a_step);
+  for (const WorkerRecord& rank : ranks) {
+    if (rank.seconds_a_step) steps.push_back(*rank.seconds_a_step);
   }
-  if (steps.empty()) return std::nullopt;
-  const auto middle = steps.begin() + static_cast<std::ptrdiff_t>(steps.size() / 2);
-  std::nth_element(steps.begin(), middle, steps.end());
-  return *middle;
+  std::sort(steps.begin(), steps.end());
+  return steps;
 }
 
-std::string trouble_of(const WorkerRecord& rank, const std::vector<WorkerRecord>& ranks) {
+// Against the median of the others' steps: one slow rank of two must not be measured against itself.
+std::optional<double> slow_by(const WorkerRecord& rank, const std::vector<double>& sorted) {
+  if (!rank.seconds_a_step || sorted.size() < 2) return std::nullopt;
+  const auto own = std::lower_bound(sorted.begin(), sorted.end(), *rank.seconds_a_step) - sorted.begin();
+  const auto middle = static_cast<std::ptrdiff_t>((sorted.size() - 1) / 2);
+  const double median = sorted[static_cast<std::size_t>(middle < own ? middle : middle + 1)];
+  if (median <= 0 || *rank.seconds_a_step < kSlow * median) return std::nullopt;
+  return *rank.seconds_a_step / median;
+}
+
+std::string trouble_of(const WorkerRecord& rank) {
   if (rank.seconds_silent >= kSilent_s) return "silent for " + decimal(rank.seconds_silent) + " s";
   if (rank.iterations_behind.value_or(0) >= kBehind) {
     return std::to_string(*rank.iterations_behind) + " iterations behind";
   }
-  const std::optional<double> median = median_step_of_others(ranks, rank.rank);
-  if (rank.seconds_a_step && median && *median > 0 && *rank.seconds_a_step >= kSlow * *median) {
-    return decimal(*rank.seconds_a_step / *median) + " times the others' time a step";
-  }
+  if (rank.slow_by) return decimal(*rank.slow_by) + " times the others' time a step";
   return "";
 }
 
@@ -90,7 +94,11 @@ std::vector<WorkerRecord> with_trouble(std::vector<WorkerRecord> ranks, double n
     rank.seconds_silent = std::max(0.0, now - rank.last_heard);
     if (rank.iteration) rank.iterations_behind = furthest - *rank.iteration;
   }
-  for (WorkerRecord& rank : ranks) rank.trouble = trouble_of(rank, ranks);
+  const std::vector<double> steps = sorted_steps(ranks);
+  for (WorkerRecord& rank : ranks) {
+    rank.slow_by = slow_by(rank, steps);
+    rank.trouble = trouble_of(rank);
+  }
   return ranks;
 }
 

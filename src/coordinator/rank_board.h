@@ -24,6 +24,7 @@ struct WorkerRecord {
   std::optional<std::int64_t> iteration = {};     // done; nullopt: it has told none
   std::optional<std::int64_t> iterations_behind = {};  // the job's furthest rank
   std::optional<double> seconds_a_step = {};      // its own work, without waiting for others
+  std::optional<double> slow_by = {};             // seconds_a_step over the others' median, when kSlow or more
   std::string trouble = {};                       // for people; "": none
   std::int64_t counted_iteration = 0;             // those that busy_s was told for, and
   double counted_busy_s = 0;                      // its own work until then

@@ -27,15 +27,32 @@ json read_json(Statement& row) {
   return text.empty() ? json() : json::parse(text);
 }
 
+void bind_optional(Statement& statement, const std::optional<double>& value) {
+  if (value) {
+    statement << *value;
+  } else {
+    statement.null();
+  }
+}
+
+std::optional<double> read_optional(Statement& row) {
+  const bool is_null = row.next_is_null();
+  double value = 0;
+  row >> value;
+  return is_null ? std::nullopt : std::optional(value);
+}
+
 constexpr const char* kJobColumns =
     "number, id, name, kind, pipeline, parent, parent_iteration, ranks, spec, state, reason, "
     "attempts, failures, not_before, cancel_requested, stop_requested, created, started, ended, "
-    "digest, outcome, progress";
+    "digest, outcome, progress, "
+    "(SELECT COUNT(*) FROM alarms WHERE alarms.job = jobs.id AND alarms.ended = 0)";
 // The same without the spec, which is by far the longest and takes longest to read.
 constexpr const char* kSummaryColumns =
     "number, id, name, kind, pipeline, parent, parent_iteration, ranks, NULL, state, reason, "
     "attempts, failures, not_before, cancel_requested, stop_requested, created, started, ended, "
-    "digest, outcome, progress";
+    "digest, outcome, progress, "
+    "(SELECT COUNT(*) FROM alarms WHERE alarms.job = jobs.id AND alarms.ended = 0)";
 
 JobRecord read_job(Statement& row) {
   JobRecord job;
@@ -48,6 +65,7 @@ JobRecord read_job(Statement& row) {
       job.digest;
   job.outcome = read_json(row);
   job.progress = read_json(row);
+  row >> job.num_alarms;
   const std::optional<JobState> known = job_state_from_string(state);
   if (!known) {
     throw Error(ErrorCode::kCorrupt,
@@ -261,6 +279,20 @@ std::vector<JobRecord> Store::unfinished_jobs() {
   return read_jobs(*database_, statement);
 }
 
+std::map<std::string, std::int64_t> Store::num_jobs_by_state() {
+  Statement& rows = database_->statement("SELECT state, COUNT(*) FROM jobs GROUP BY state");
+  std::map<std::string, std::int64_t> counts;
+  while (rows.step()) {
+    std::string state;
+    rows >> state;
+    rows >> counts[state];
+  }
+  return counts;
+}
+
+std::int64_t Store::num_attempts() { return database_->count("SELECT COUNT(*) FROM attempts"); }
+std::int64_t Store::num_checkpoints() { return database_->count("SELECT COUNT(*) FROM checkpoints"); }
+
 void Store::insert_attempt(const AttemptRecord& attempt) {
   Statement statement(database_->handle,
                       "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
@@ -298,33 +330,28 @@ std::vector<AttemptRecord> Store::attempts(const std::string& job) {
 
 bool Store::insert_checkpoint(const CheckpointRecord& checkpoint) {
   Statement statement(database_->handle,
-                      "INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+                      "INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   statement << checkpoint.job << checkpoint.folder << checkpoint.attempt << checkpoint.iteration
             << checkpoint.images << checkpoint.bytes << checkpoint.digest << checkpoint.committed;
-  if (checkpoint.frechet) {
-    statement << *checkpoint.frechet;
-  } else {
-    statement.null();
-  }
-  (statement << checkpoint.best).run();
+  bind_optional(statement, checkpoint.frechet);
+  statement << checkpoint.best;
+  bind_optional(statement, checkpoint.score);
+  statement.run();
   return sqlite3_changes(database_->handle) > 0;
 }
 
 void Store::update_checkpoint(const CheckpointRecord& checkpoint) {
   Statement statement(database_->handle,
-                      "UPDATE checkpoints SET frechet = ?, best = ? WHERE job = ? AND folder = ?");
-  if (checkpoint.frechet) {
-    statement << *checkpoint.frechet;
-  } else {
-    statement.null();
-  }
+                      "UPDATE checkpoints SET frechet = ?, score = ?, best = ? WHERE job = ? AND folder = ?");
+  bind_optional(statement, checkpoint.frechet);
+  bind_optional(statement, checkpoint.score);
   (statement << checkpoint.best << checkpoint.job << checkpoint.folder).run();
 }
 
 std::vector<CheckpointRecord> Store::checkpoints(const std::string& job) {
   Statement statement(database_->handle,
                       "SELECT job, folder, attempt, iteration, images, bytes, digest, committed, "
-                      "best, frechet FROM checkpoints WHERE job = ? ORDER BY iteration, attempt");
+                      "best, frechet, score FROM checkpoints WHERE job = ? ORDER BY iteration, attempt");
   statement << job;
   std::vector<CheckpointRecord> checkpoints;
   while (statement.step()) {
@@ -332,7 +359,8 @@ std::vector<CheckpointRecord> Store::checkpoints(const std::string& job) {
     statement >> checkpoint.job >> checkpoint.folder >> checkpoint.attempt >>
         checkpoint.iteration >> checkpoint.images >> checkpoint.bytes >> checkpoint.digest >>
         checkpoint.committed >> checkpoint.best;
-    if (!statement.next_is_null()) statement >> checkpoint.frechet.emplace();
+    checkpoint.frechet = read_optional(statement);
+    checkpoint.score = read_optional(statement);
   }
   return checkpoints;
 }

@@ -1,10 +1,11 @@
-// The coordinator's memory: pipelines, jobs, attempts, checkpoints, metrics, leases in one SQLite
+// The coordinator's memory: pipelines, jobs, attempts, checkpoints, metrics, alarms, leases in one SQLite
 // file.
 #pragma once
 
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,6 +49,35 @@ struct JobRecord {
   std::string digest;       // of what it made, once succeeded
   nlohmann::json outcome;   // JobOutcome of the last ended attempt; null if none
   nlohmann::json progress;  // body of the last kProgress (may be a second behind); null if none
+  int num_alarms = 0;       // that hold; counted when read
+};
+
+// Something wrong with a run, and since when.
+struct AlarmRecord {
+  std::int64_t number = 0;  // ascending over the data folder
+  std::string job;
+  std::string code;         // training_alarm_codes(), rank_alarm_codes()
+  int rank = -1;            // -1: of no single rank
+  int attempt = 0;
+  std::string stage;
+  std::int64_t iteration = 0;  // when it was raised
+  std::int64_t images = 0;
+  std::int64_t since_iteration = 0;  // when it began
+  std::int64_t since_images = 0;
+  double value = 0;  // NaN: it is no finite number
+  double bound = 0;
+  std::string reason;
+  std::string hint;
+  std::string action;  // "continue", "checkpoint", "stop": what was done
+  double raised = 0;
+  double ended = 0;  // 0: it holds
+};
+
+// Of one code over all jobs.
+struct AlarmCount {
+  std::string code;
+  std::int64_t raised = 0;
+  std::int64_t holding = 0;
 };
 
 struct AttemptRecord {
@@ -74,7 +104,8 @@ struct CheckpointRecord {
   std::string digest;
   double committed = 0;           // when the coordinator heard of it
   std::optional<double> frechet;  // by its automatic evaluation
-  bool best = false;              // the lowest frechet of the job: pinned
+  bool best = false;              // of the job, by the figure that its spec names: pinned
+  std::optional<double> score = {};  // that figure
 };
 
 struct MetricPoint {
@@ -136,7 +167,7 @@ struct JobFilter {
 // with SQLite's message; kCorrupt for a file that is no database of this version.
 class Store {
  public:
-  static constexpr int kSchemaVersion = 2;
+  static constexpr int kSchemaVersion = 3;
 
   // Creates or opens. Errors: kMismatch for a newer schema version; kCorrupt; kIo.
   // An older version is brought to this one, in one transaction a version.
@@ -187,6 +218,10 @@ class Store {
   std::vector<JobRecord> jobs(const JobFilter& filter);  // by number, ascending
   std::vector<JobRecord> unfinished_jobs();              // neither terminal nor interrupted
 
+  std::map<std::string, std::int64_t> num_jobs_by_state();
+  std::int64_t num_attempts();
+  std::int64_t num_checkpoints();
+
   void insert_attempt(const AttemptRecord& attempt);
   void update_attempt(const AttemptRecord& attempt);
   std::optional<AttemptRecord> attempt(const std::string& job, int number);
@@ -194,7 +229,7 @@ class Store {
 
   // False: that folder of that job is known already, nothing changed.
   bool insert_checkpoint(const CheckpointRecord& checkpoint);
-  void update_checkpoint(const CheckpointRecord& checkpoint);         // frechet, best
+  void update_checkpoint(const CheckpointRecord& checkpoint);         // frechet, score, best
   std::vector<CheckpointRecord> checkpoints(const std::string& job);  // by iteration, then attempt
 
   // A point of the same key, stage and iteration is replaced: a resumed attempt overwrites what it
@@ -213,6 +248,17 @@ class Store {
 
   // True the first time for these four; false: seen before, nothing changed.
   bool remember_message(const std::string& job, int attempt, int rank, std::uint64_t sequence);
+
+  // Returns the alarm's number.
+  std::int64_t insert_alarm(const AlarmRecord& alarm);
+  void end_alarm(std::int64_t number, double ended);
+  std::vector<AlarmRecord> alarms(const std::string& job);  // by number
+  std::vector<AlarmRecord> holding_alarms();                // of all jobs, by number
+  int num_holding_alarms(const std::string& job);
+  std::vector<AlarmCount> alarm_counts();  // by code
+  // What the judgement of a job's figures goes on from; null: nothing yet.
+  void put_health(const std::string& job, const nlohmann::json& state);
+  nlohmann::json health(const std::string& job);
 
   void put_lease(const std::string& job, const LeaseRecord& lease);
   std::vector<LeaseRecord> leases(const std::string& job);   // by shard

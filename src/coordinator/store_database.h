@@ -31,6 +31,13 @@ struct Store::Database {
     return *slot;
   }
 
+  std::int64_t count(const char* sql) {
+    Statement& row = statement(sql);
+    std::int64_t number = 0;
+    while (row.step()) row >> number;
+    return number;
+  }
+
   std::vector<std::string> texts(const char* sql, const std::string& argument) const {
     Statement query(handle, sql);
     query << argument;

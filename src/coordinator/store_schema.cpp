@@ -149,7 +149,36 @@ INSERT INTO stretches
   FROM lows JOIN highs USING(series, level, place);
 )sql";
 
-constexpr std::array kSteps = {kFirst, kEventsAndSeries};
+// Alarms, what they are judged by, and which figure makes a checkpoint the best.
+constexpr const char* kAlarms = R"sql(
+CREATE TABLE alarms(
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  job TEXT NOT NULL REFERENCES jobs(id),
+  code TEXT NOT NULL,
+  rank INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  stage TEXT NOT NULL,
+  iteration INTEGER NOT NULL,
+  images INTEGER NOT NULL,
+  since_iteration INTEGER NOT NULL,
+  since_images INTEGER NOT NULL,
+  value REAL,
+  bound REAL NOT NULL,
+  reason TEXT NOT NULL,
+  hint TEXT NOT NULL,
+  action TEXT NOT NULL,
+  raised REAL NOT NULL,
+  ended REAL NOT NULL) STRICT;
+CREATE INDEX alarms_by_job ON alarms(job, number);
+CREATE INDEX alarms_that_hold ON alarms(code) WHERE ended = 0;
+CREATE TABLE health(
+  job TEXT PRIMARY KEY REFERENCES jobs(id),
+  state TEXT NOT NULL) STRICT, WITHOUT ROWID;
+ALTER TABLE checkpoints ADD COLUMN score REAL;
+UPDATE checkpoints SET score = frechet;
+)sql";
+
+constexpr std::array kSteps = {kFirst, kEventsAndSeries, kAlarms};
 
 }  // namespace
 

@@ -155,8 +155,10 @@ void prepare(Process& process, const Arguments& arguments) {
   if (!arguments.coordinator.empty()) {
     redirect_log(log_file(process.run, process.attempt, process.communicator->rank()));
   }
-  set_log_context(spec.name + " a" + std::to_string(process.attempt) + " r" +
-                  std::to_string(process.communicator->rank()));
+  set_log_context(spec.name + " a" + std::to_string(process.attempt) + " r" + std::to_string(process.communicator->rank()),
+                  {.job = arguments.job.empty() ? spec.name : arguments.job,
+                   .attempt = process.attempt,
+                   .rank = process.communicator->rank()});
 }
 
 // One of the file's jobs, planned and not run.

@@ -90,6 +90,7 @@ const std::vector<HeavyHeader>& heavy_headers() {
       {"coordinator/store_database.h", std::regex("coordinator/store(_\\w+)?\\.cpp")},
       {"boost/", std::regex(kAsioFiles)},
       {"CLI/", std::regex("(cli|coordinator|worker)/main\\.cpp")},
+      {"prometheus/", std::regex("coordinator/service_metrics\\.cpp")},
       {"openssl/", std::regex("common/hash\\.cpp")},
       {"xxhash", std::regex("common/hash\\.cpp")},
       {"unicode/", std::regex("worker/models/bpe_tokenizer\\.cpp")},

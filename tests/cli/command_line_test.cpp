@@ -30,7 +30,7 @@ TEST(CommandLine, VersionAndHelp) {
   EXPECT_EQ(help.exit_status, 0);
   EXPECT_THAT(help.output, HasSubstr("Exit codes: 0 done"));
   for (const char* command : {"up", "submit", "follow", "jobs", "show", "logs", "cancel", "resume", "checkpoint", "export", "sample",
-                              "evaluate", "plan", "verify", "inspect", "dataset", "report", "version"}) {
+                              "evaluate", "plan", "verify", "inspect", "dataset", "report", "tensorboard", "version"}) {
     EXPECT_THAT(help.output, HasSubstr(command));
     const ProgramResult own = onestep(std::string(command) + " --help");
     EXPECT_EQ(own.exit_status, 0) << command;

@@ -130,6 +130,26 @@ TEST(Follow, ShowsProgressThatComesWithoutAnId) {
   EXPECT_THAT(out.str(), HasSubstr("running, dmd"));
 }
 
+TEST(Follow, AlarmsArePrintedAndChangeNoJob) {
+  std::ostringstream out;
+  ProgressView view(out, false, 80);
+  Script script{{answer({job("a", "running")})}};
+  FollowHooks hooks = script.hooks();
+  hooks.stream = [](const std::string&, const std::function<bool(const ServerEvent&)>& on_event) {
+    const json alarm = {{"job", "a-1"}, {"code", "fake_loss"}, {"reason", "4 is 10 times"}, {"action", "stop"}, {"ended", nullptr}};
+    on_event({"3", "alarm", alarm.dump()});
+    json ended = alarm;
+    ended["ended"] = 5.0;
+    on_event({"4", "alarm", ended.dump()});
+    json state = job("a", "succeeded");
+    state["job"] = "a-1";
+    on_event({"5", "state", state.dump()});
+  };
+  EXPECT_TRUE(follow_pipeline(hooks, view, {}).succeeded);
+  EXPECT_THAT(out.str(), HasSubstr("a-1: alarm fake_loss: 4 is 10 times; the job is stopped\n"));
+  EXPECT_THAT(out.str(), HasSubstr("a-1: alarm fake_loss (over): 4 is 10 times"));
+}
+
 TEST(Follow, GivesUpOnACoordinatorThatStaysAwayForAMinute) {
   Script script{{answer({job("a", "running")}), json()}};
   const auto error = error_of([&] { watch(script); });

@@ -331,7 +331,8 @@ TEST(JobSpec, BitRelevantConfigDropsWhatCannotChangeBits) {
   const JobSpec spec = parse_job_spec(minimal("distill"), kBase, "test");
   const JobSpec other =
       parse_job_spec(with("distill", {"name=x", "ranks=1", "output=/o", "report_every=3",
-                                      "checkpoint.every_iterations=7", "evaluation.detector=@d",
+                                      "checkpoint.every_iterations=7", "health.on_alarm=stop",
+                                      "checkpoint.best.metric=kid", "evaluation.detector=@d",
                                       "evaluation.dataset.path=x.h5"}),
                      kBase, "test");
   EXPECT_EQ(bit_relevant_config(spec), bit_relevant_config(other));
@@ -340,6 +341,35 @@ TEST(JobSpec, BitRelevantConfigDropsWhatCannotChangeBits) {
     const JobSpec changed = parse_job_spec(with("distill", {change}), kBase, "test");
     EXPECT_NE(bit_relevant_config(spec), bit_relevant_config(changed)) << change;
   }
+}
+
+TEST(JobSpec, WhatCameLaterIsWrittenOnlyWhenItIsSaid) {
+  const json usual = to_json(parse_job_spec(minimal("distill"), kBase, "test"));
+  EXPECT_FALSE(usual.contains("health"));
+  EXPECT_FALSE(usual["checkpoint"].contains("best"));
+  EXPECT_FALSE(to_json(parse_job_spec(minimal("export"), kBase, "test")).contains("selection"));
+  const JobSpec said = parse_job_spec(with("distill", {"health.fake_loss=3", "checkpoint.best.direction=highest"}), kBase, "test");
+  EXPECT_EQ(said.health.fake_loss, 3);
+  const json written = to_json(said);
+  EXPECT_EQ(written["health"]["on_alarm"], "continue");
+  EXPECT_EQ(written["checkpoint"]["best"]["metric"], "frechet");
+  EXPECT_EQ(to_json(parse_job_spec(written, kBase, "test")), written);
+}
+
+TEST(JobSpec, HealthAndSelectionAreChecked) {
+  const auto problems = [](const char* kind, const std::vector<std::string>& changes) {
+    try {
+      parse_job_spec(with(kind, changes), kBase, "test");
+    } catch (const ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  EXPECT_THAT(problems("distill", {"health.on_alarm=panic"}), HasSubstr("/health/on_alarm: expected one of continue, checkpoint, stop"));
+  EXPECT_THAT(problems("distill", {"health.sustained=2"}), HasSubstr("/health/sustained"));
+  EXPECT_THAT(problems("distill", {"health.colour=2"}), HasSubstr("/health/colour"));
+  EXPECT_THAT(problems("distill", {"checkpoint.best.metric="}), HasSubstr("/checkpoint/best/metric"));
+  EXPECT_THAT(problems("export", {"selection=newest"}), HasSubstr("/selection: expected one of auto, best, last"));
 }
 
 TEST(JobSpec, DifferingKeysNameEachLeaf) {

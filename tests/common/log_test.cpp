@@ -9,9 +9,12 @@
 #include <thread>
 #include <vector>
 
+#include "common/error.h"
+
 namespace onestep {
 namespace {
 
+using testing::HasSubstr;
 using testing::MatchesRegex;
 
 // The format is chosen once a process: each case logs in a child, whose standard error is the child's exit message.
@@ -47,6 +50,30 @@ TEST(LogDeathTest, JsonLinesHoldAnyByte) {
     return line.at("level") == "error" && line.at("who") == "r1" &&
            line.at("message") == "a \"quote\", a\nline, a byte \xef\xbf\xbd";
   }));
+}
+
+TEST(LogDeathTest, JsonLinesSayJobAttemptRankAndStep) {
+  EXPECT_LOG("ONESTEP_LOG", "json", [] {
+    set_log_context("distill a2 r1", {.job = "distill-4", .attempt = 2, .rank = 1});
+    log_info("begun");
+    set_log_step(30);
+    log_info("done");
+    log_info("another's", {.job = "teacher-2", .attempt = 1});
+  }, testing::Truly([](const std::string& text) {
+    std::istringstream stream(text);
+    std::vector<nlohmann::json> lines;
+    for (std::string line; std::getline(stream, line);) lines.push_back(nlohmann::json::parse(line));
+    return lines.size() == 3 && lines[0].at("job") == "distill-4" && lines[0].at("attempt") == 2 && lines[0].at("rank") == 1 &&
+           !lines[0].contains("step") && lines[1].at("step") == 30 && lines[2].at("job") == "teacher-2" && !lines[2].contains("rank");
+  }));
+}
+
+TEST(LogDeathTest, TheFormatIsToldToWhatIsLaunched) {
+  EXPECT_LOG(nullptr, nullptr, [] {
+    set_log_format("json");
+    log_info(std::getenv("ONESTEP_LOG"));
+  }, HasSubstr("\"message\":\"json\""));
+  EXPECT_THROW(set_log_format("xml"), Error);
 }
 
 TEST(LogDeathTest, LinesOfThreadsDoNotMix) {

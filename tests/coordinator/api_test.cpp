@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <limits>
 
 #include "common/run_folder.h"
 #include "support/files.h"
@@ -221,7 +222,7 @@ TEST_F(ApiTest, ASummaryHasTheseFields) {
   submit(detector_spec("detector"));
   const json job = get_json("/api/v1/jobs")["items"][0];
   for (const char* key : {"id", "name", "kind", "state", "reason", "attempts", "digest", "pipeline",
-                          "parent", "progress", "result", "ranks", "created", "started", "ended"}) {
+                          "parent", "progress", "num_alarms", "result", "ranks", "created", "started", "ended"}) {
     EXPECT_TRUE(job.contains(key)) << key;
   }
   EXPECT_EQ(job["attempts"], 0);
@@ -250,6 +251,55 @@ TEST_F(ApiTest, ShowsARunningJob) {
   EXPECT_EQ(job["progress"]["metrics"]["loss"], 0.5);
   EXPECT_EQ(job["run_folder"], coordinator_.run_folder(id));
   EXPECT_TRUE(job.contains("outcome"));
+  EXPECT_EQ(job["alarms"], json::array());
+}
+
+TEST_F(ApiTest, AlarmsAreInTheJobItsSummaryAndTheMetrics) {
+  const std::string id = run_job("detector");
+  report(id, MessageType::kProgress, 0,
+         {{"stage", "detector"}, {"iteration", 10}, {"images", 1280}, {"metrics", {{"loss", std::numeric_limits<double>::quiet_NaN()}}}});
+  now_ += 2;
+  coordinator_.tick();
+  const json job = get_json("/api/v1/jobs/" + id);
+  ASSERT_EQ(job["alarms"].size(), 1);
+  EXPECT_EQ(job["num_alarms"], 1);
+  for (const char* key : {"number", "code", "rank", "attempt", "stage", "iteration", "images", "since_iteration", "since_images",
+                          "value", "bound", "reason", "hint", "action", "raised", "ended"}) {
+    EXPECT_TRUE(job["alarms"][0].contains(key)) << key;
+  }
+  EXPECT_EQ(job["alarms"][0]["code"], "non_finite");
+  EXPECT_TRUE(job["alarms"][0]["value"].is_null());
+  EXPECT_TRUE(job["alarms"][0]["ended"].is_null());
+  EXPECT_EQ(get_json("/api/v1/jobs")["items"][0]["num_alarms"], 1);
+  const HttpResponse metrics = get("/metrics");
+  EXPECT_EQ(metrics.content_type, "text/plain; version=0.0.4; charset=utf-8");
+  EXPECT_THAT(metrics.body, HasSubstr("onestep_alarms{code=\"non_finite\"} 1\n"));
+  EXPECT_THAT(metrics.body, HasSubstr("onestep_alarms_raised_total{code=\"non_finite\"} 1\n"));
+  EXPECT_THAT(metrics.body, HasSubstr("onestep_jobs{state=\"running\"} 1\n"));
+  EXPECT_THAT(metrics.body, HasSubstr("route=\"/api/v1/jobs/{id}\""));
+}
+
+TEST_F(ApiTest, RequestsAreCountedByRoutesNeverByPaths) {
+  get("/nowhere/17");
+  get("/api/v1/jobs/nobody-17");
+  request("BREW", "/api/v1/jobs");
+  const std::string text = get("/metrics").body;
+  EXPECT_THAT(text, HasSubstr("onestep_http_requests_total{method=\"GET\",route=\"none\",status=\"404\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("{method=\"GET\",route=\"/api/v1/jobs/{id}\",status=\"404\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("method=\"other\""));
+  EXPECT_THAT(text, testing::Not(HasSubstr("17")));
+  EXPECT_THAT(text, testing::Not(HasSubstr("BREW")));
+}
+
+TEST_F(ApiTest, CurvesAsATensorboardFile) {
+  const std::string id = run_job("detector");
+  report(id, MessageType::kProgress, 0, {{"stage", "detector"}, {"iteration", 10}, {"images", 1280}, {"metrics", {{"loss", 0.5}}}});
+  const HttpResponse file = get("/api/v1/jobs/detector/tensorboard");
+  EXPECT_EQ(file.status, 200);
+  EXPECT_EQ(file.content_type, "application/octet-stream");
+  EXPECT_EQ(file.headers.at("Content-Disposition"), "attachment; filename=\"events.out.tfevents.1700000000." + id + "\"");
+  EXPECT_THAT(file.body, HasSubstr("brain.Event:2"));
+  EXPECT_THAT(file.body, HasSubstr("loss"));
 }
 
 TEST_F(ApiTest, ABareNameIsTheNewestJobOfThatName) {

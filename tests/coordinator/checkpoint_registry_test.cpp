@@ -44,6 +44,7 @@ CheckpointRecord evaluated(std::int64_t iteration, std::optional<double> frechet
   checkpoint.images = iteration * 128;
   checkpoint.attempt = 1;
   checkpoint.frechet = frechet;
+  checkpoint.score = frechet;
   checkpoint.best = best;
   return checkpoint;
 }
@@ -151,10 +152,10 @@ TEST(CheckpointRegistry, FiguresBecomeMetricsOfTheParent) {
   EXPECT_EQ(points[1].iteration, 300);
 }
 
-TEST(CheckpointRegistry, TheLowestFrechetDistanceIsTheBest) {
-  const auto changed = [](const std::vector<CheckpointRecord>& checkpoints) {
+TEST(CheckpointRegistry, TheLowestOrTheHighestScoreIsTheBest) {
+  const auto changed = [](const std::vector<CheckpointRecord>& checkpoints, bool highest = false) {
     std::vector<std::pair<std::int64_t, bool>> result;
-    for (const CheckpointRecord& one : mark_best(checkpoints)) {
+    for (const CheckpointRecord& one : mark_best(checkpoints, highest)) {
       result.emplace_back(one.iteration, one.best);
     }
     return result;
@@ -166,6 +167,14 @@ TEST(CheckpointRegistry, TheLowestFrechetDistanceIsTheBest) {
   EXPECT_THAT(changed({evaluated(10, 3.0, true), evaluated(20, 2.0)}),
               ElementsAre(Change{10, false}, Change{20, true}));
   EXPECT_THAT(changed({evaluated(10, 1.0, true), evaluated(20, 2.0)}), ElementsAre());
+  EXPECT_THAT(changed({evaluated(10, 0.9), evaluated(20, 0.95), evaluated(30, 0.95)}, true), ElementsAre(Change{20, true}));
+}
+
+TEST(CheckpointRegistry, OnlyFiniteNumbersAreFigures) {
+  const json result = {{"a", 2.5}, {"b", "text"}, {"c", std::numeric_limits<double>::infinity()}};
+  EXPECT_EQ(finite_figure(result, "a"), 2.5);
+  for (const char* name : {"b", "c", "d"}) EXPECT_EQ(finite_figure(result, name), std::nullopt) << name;
+  EXPECT_EQ(finite_figure(json(), "a"), std::nullopt);
 }
 
 TEST(CheckpointRegistry, PinsKeepWhatIsWantedAndOnlyThat) {

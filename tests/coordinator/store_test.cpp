@@ -159,6 +159,56 @@ TEST_F(StoreTest, CurvesOfTheFirstVersionComeAlong) {
   EXPECT_EQ(highest, 9.0) << "as if it had been written by this version";
 }
 
+TEST_F(StoreTest, CheckpointsOfTheSecondVersionAreJudgedByTheirFrechetDistance) {
+  run_sql(path(), schema_steps()[0]);
+  run_sql(path(), schema_steps()[1]);
+  run_sql(path(), "PRAGMA user_version = 2");
+  run_sql(path(), "INSERT INTO pipelines VALUES (1, 'p-p1', 'p', 5.0)");
+  run_sql(path(),
+          "INSERT INTO jobs VALUES (1, 'a-1', 'a', 'distill', 'p-p1', NULL, 0, 1, '{}', 'running', "
+          "'', 1, 0, 0, 0, 0, 0, 0, 0, '', NULL, NULL)");
+  run_sql(path(), "INSERT INTO checkpoints VALUES ('a-1', '/c/1', 1, 10, 320, 5, 'd', 6.0, 2.5, 1), ('a-1', '/c/2', 1, 20, 640, 5, 'd', 7.0, NULL, 0)");
+  Store store(path());
+  const std::vector<CheckpointRecord> found = store.checkpoints("a-1");
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_EQ(found[0].score, 2.5);
+  EXPECT_TRUE(found[0].best);
+  EXPECT_EQ(found[1].score, std::nullopt);
+  EXPECT_EQ(store.job("a-1").value().num_alarms, 0);
+}
+
+TEST_F(StoreTest, AlarmsAreKeptWithWhatTheyAreJudgedFrom) {
+  {
+    Store store(path());
+    fill(store);
+    auto transaction = store.begin();
+    AlarmRecord alarm;
+    alarm.job = "a-1";
+    alarm.code = "fake_loss";
+    alarm.value = 2.5;
+    alarm.raised = 7;
+    EXPECT_EQ(store.insert_alarm(alarm), 1);
+    alarm.code = "rank_silent";
+    alarm.rank = 3;
+    EXPECT_EQ(store.insert_alarm(alarm), 2);
+    store.end_alarm(2, 9);
+    store.put_health("a-1", {{"x", 1}});
+    transaction.commit();
+  }
+  Store store(path());
+  const std::vector<AlarmRecord> alarms = store.alarms("a-1");
+  ASSERT_EQ(alarms.size(), 2U);
+  EXPECT_EQ(alarms[0].value, 2.5);
+  EXPECT_EQ(alarms[1].rank, 3);
+  EXPECT_EQ(alarms[1].ended, 9);
+  ASSERT_EQ(store.holding_alarms().size(), 1U);
+  EXPECT_EQ(store.holding_alarms()[0].code, "fake_loss");
+  EXPECT_EQ(store.num_holding_alarms("a-1"), 1);
+  EXPECT_EQ(store.job("a-1").value().num_alarms, 1);
+  EXPECT_EQ(store.health("a-1"), json({{"x", 1}}));
+  EXPECT_TRUE(store.health("b-2").is_null());
+}
+
 TEST_F(StoreTest, EventsAreNumberedOnAndFoundByTheirScope) {
   Store store(path());
   fill(store);

@@ -259,6 +259,28 @@ class Dashboard(unittest.TestCase):
         page.reload()
         expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
+    def test_17_alarms_are_told_with_their_reason(self):
+        spec = self.coordinator.get("/api/v1/jobs/distill/spec")
+        del spec["output"], spec["evaluation"]
+        spec.update(name="untrained", report_every=2)
+        spec["dmd"]["fake"]["learning_rate"] = 0.0
+        jobs = self.open()
+        job = self.coordinator.post("/api/v1/jobs", {"spec": spec, "base": "/"})["jobs"][0]["id"]
+        page = self.open(f"/#/jobs/{job}")
+        alarm = page.locator(".alarm").first
+        expect(alarm).to_contain_text("zero gradient", timeout=120_000)
+        expect(alarm).to_contain_text("exactly 0")
+        expect(alarm).to_contain_text("dmd.fake.learning_rate")
+        row = jobs.locator("tr", has=jobs.get_by_role("link", name="untrained", exact=True))
+        expect(row).to_contain_text("⚠ 1 alarm")
+        self.coordinator.wait_for("untrained", ["succeeded"])
+        page.reload()
+        expect(page.locator(".alarm")).to_have_count(1)
+        page.wait_for_timeout(400)
+        self.expect_accessible(page, "a job with an alarm")
+        self.picture(page, "alarm", full=True)
+        self.expect_no_complaints()
+
     # ---- a run that is disturbed ----
 
     def test_20_buttons_and_a_killed_coordinator(self):

@@ -54,8 +54,9 @@ class Loop {
     report_images_ = training_.images_after(first);
     for (std::int64_t iteration = first; iteration < total; ++iteration) {
       const auto figures = training_.iterate(iteration);
-      check_finite(figures, iteration);
       const std::int64_t done = iteration + 1;
+      set_log_step(done);
+      check_finite(figures, done, total);
       const bool stopping = react(done, total);
       if (done % context_.spec.report_every == 0 || done == total || stopping) report(done, total, figures);
       if (stopping) stop(done);
@@ -124,11 +125,12 @@ class Loop {
     updater.set_counters(counters.at(updater.name()));
   }
 
-  void check_finite(const std::map<std::string, double>& figures, std::int64_t iteration) const {
+  // Told before the attempt ends of it, so that the coordinator sees which figures. All ranks have the same ones.
+  void check_finite(const std::map<std::string, double>& figures, std::int64_t done, std::int64_t total) {
     for (const auto& [key, value] : figures) {
-      if (!std::isfinite(value)) {
-        throw Error(ErrorCode::kInternal, "\"" + key + "\" is not finite at iteration " + std::to_string(iteration));
-      }
+      if (std::isfinite(value)) continue;
+      if (is_root()) report_to_coordinator(done, total, figures, 0);
+      throw Error(ErrorCode::kInternal, "\"" + key + "\" is not finite at iteration " + std::to_string(done));
     }
   }
 
@@ -268,16 +270,8 @@ class Loop {
                                              checkpoint_folder_name(done, context_.attempt));
   }
 
-  void report(std::int64_t done, std::int64_t total, std::map<std::string, double> figures) {
-    figures.merge(training_.slow_figures());
-    if (!is_root()) return;
-    const std::int64_t images = training_.images_after(done);
-    const std::int64_t images_total = training_.images_after(total);
-    const double elapsed = seconds_since(report_mark_);
-    const double rate = elapsed > 0 ? static_cast<double>(images - report_images_) / elapsed : 0;
-    smooth_rate_ = smooth_rate_ == 0 || rate == 0 ? rate : 0.7 * smooth_rate_ + 0.3 * rate;
-    report_mark_ = Clock::now();
-    report_images_ = images;
+  void report_to_coordinator(std::int64_t done, std::int64_t total, const std::map<std::string, double>& figures, double rate) {
+    const std::int64_t images = training_.images_after(done), images_total = training_.images_after(total);
     context_.telemetry.post(
         MessageType::kProgress,
         {{"stage", training_.stage_of(done - 1)},
@@ -288,6 +282,18 @@ class Loop {
          {"images_per_second", rate},
          {"seconds_left", smooth_rate_ > 0 ? static_cast<double>(images_total - images) / smooth_rate_ : 0.0},
          {"metrics", figures}});
+  }
+
+  void report(std::int64_t done, std::int64_t total, std::map<std::string, double> figures) {
+    figures.merge(training_.slow_figures());
+    if (!is_root()) return;
+    const std::int64_t images = training_.images_after(done);
+    const double elapsed = seconds_since(report_mark_);
+    const double rate = elapsed > 0 ? static_cast<double>(images - report_images_) / elapsed : 0;
+    smooth_rate_ = smooth_rate_ == 0 || rate == 0 ? rate : 0.7 * smooth_rate_ + 0.3 * rate;
+    report_mark_ = Clock::now();
+    report_images_ = images;
+    report_to_coordinator(done, total, figures, rate);
     std::string line = training_.stage_of(done - 1) + " " + std::to_string(done) + "/" + std::to_string(total) + ", " +
                        std::to_string(images) + " images, " + std::to_string(static_cast<std::int64_t>(rate)) + " images/s";
     for (const auto& [key, value] : figures) {
