@@ -66,7 +66,7 @@ stop_coordinator() {
 start_coordinator() {
   local deadline=$((SECONDS + ready_limit_s))
   # A session of its own: Ctrl-C is for this script, which then stops it in good order.
-  setsid "$onestep" up --data "$data" --listen 127.0.0.1:0 --stop-workers >"$out/coordinator.log" 2>&1 </dev/null &
+  setsid "$onestep" up --data "$data" --listen 127.0.0.1:0 --root "$root" --stop-workers >"$out/coordinator.log" 2>&1 </dev/null &
   coordinator=$!
   url=
   while [ -z "$url" ]; do

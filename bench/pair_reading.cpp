@@ -32,7 +32,8 @@ void write_set(const std::string& folder, std::int64_t count) {
                    .height = kSide,
                    .width = kSide,
                    .count = count,
-                   .rows_per_shard = kRowsPerShard};
+                   .rows_per_shard = kRowsPerShard,
+                   .prompts_sha256 = ""};
   const auto row_elements = static_cast<std::size_t>(kChannels * kSide * kSide);
   for (const Shard& shard : plan_shards(count, kRowsPerShard, 1)) {
     PairRows rows;

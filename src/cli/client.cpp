@@ -6,6 +6,9 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/host_name_verification.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
@@ -49,10 +52,30 @@ asio::awaitable<beast::tcp_stream> connected(const ServerUrl& url, std::chrono::
   co_return stream;
 }
 
-// One request on a connection of its own; the response is moved into `result`, which outlives the coroutine.
-asio::awaitable<void> exchange(const ServerUrl& url, std::chrono::milliseconds timeout,
-                               http::request<http::string_body>& request, ClientResponse& result) {
-  beast::tcp_stream stream = co_await connected(url, timeout);
+using TlsStream = asio::ssl::stream<beast::tcp_stream>;
+
+asio::ssl::context tls_context(const Credentials& credentials) {
+  asio::ssl::context context(asio::ssl::context::tls_client);
+  SSL_CTX_set_min_proto_version(context.native_handle(), TLS1_2_VERSION);
+  context.set_verify_mode(asio::ssl::verify_peer);
+  boost::system::error_code error;
+  if (credentials.ca_file.empty()) {
+    context.set_default_verify_paths();
+  } else if (context.load_verify_file(credentials.ca_file, error); error) {
+    throw Error(ErrorCode::kCorrupt, credentials.ca_file + ": expected certificates in PEM; " + error.message());
+  }
+  return context;
+}
+
+// TLS with whoever the certificate shows to be `url`'s host.
+asio::awaitable<void> shake_hands(TlsStream& stream, const ServerUrl& url) {
+  SSL_set_tlsext_host_name(stream.native_handle(), url.host.c_str());
+  stream.set_verify_callback(asio::ssl::host_name_verification(url.host));
+  co_await stream.async_handshake(asio::ssl::stream_base::client, use_awaitable);
+}
+
+template <class S>
+asio::awaitable<void> exchange_on(S& stream, http::request<http::string_body>& request, ClientResponse& result) {
   co_await http::async_write(stream, request, use_awaitable);
   beast::flat_buffer buffer;
   http::response_parser<http::string_body> parser;
@@ -67,17 +90,30 @@ asio::awaitable<void> exchange(const ServerUrl& url, std::chrono::milliseconds t
     result.headers[name] = std::string(field.value());
   }
   result.body = std::move(response.body());
-  beast::error_code ignored;
-  stream.socket().shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
+}
+
+// One request on a connection of its own; the response is moved into `result`, which outlives the coroutine.
+asio::awaitable<void> exchange(const ServerUrl& url, const Credentials& credentials, std::chrono::milliseconds timeout,
+                               http::request<http::string_body>& request, ClientResponse& result) {
+  beast::tcp_stream stream = co_await connected(url, timeout);
+  if (!url.tls) {
+    co_await exchange_on(stream, request, result);
+    beast::error_code ignored;
+    stream.socket().shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
+  } else {
+    asio::ssl::context context = tls_context(credentials);
+    TlsStream secure(std::move(stream), context);
+    co_await shake_hands(secure, url);
+    co_await exchange_on(secure, request, result);
+  }
 }
 
 constexpr std::chrono::seconds kQuietLimit{45};  // three heartbeats
 
 // Hands what comes to `on_bytes` until that returns false or the body ends; a status of 400 or above goes whole into `refusal`.
-asio::awaitable<void> read_stream(const ServerUrl& url, std::chrono::milliseconds timeout,
-                                  http::request<http::empty_body>& request,
-                                  const std::function<bool(std::string_view)>& on_bytes, ClientResponse& refusal) {
-  beast::tcp_stream stream = co_await connected(url, timeout);
+template <class S>
+asio::awaitable<void> read_stream_on(S& stream, http::request<http::empty_body>& request,
+                                     const std::function<bool(std::string_view)>& on_bytes, ClientResponse& refusal) {
   co_await http::async_write(stream, request, use_awaitable);
   beast::flat_buffer buffer;
   http::response_parser<http::buffer_body> parser;
@@ -88,7 +124,7 @@ asio::awaitable<void> read_stream(const ServerUrl& url, std::chrono::millisecond
   while (!parser.is_done()) {
     parser.get().body().data = bytes.data();
     parser.get().body().size = bytes.size();
-    stream.expires_after(kQuietLimit);
+    beast::get_lowest_layer(stream).expires_after(kQuietLimit);
     beast::error_code error;
     co_await http::async_read_some(stream, buffer, parser, asio::redirect_error(use_awaitable, error));
     if (error && error != http::error::need_buffer) throw boost::system::system_error(error);
@@ -99,6 +135,26 @@ asio::awaitable<void> read_stream(const ServerUrl& url, std::chrono::millisecond
       break;
     }
   }
+}
+
+asio::awaitable<void> read_stream(const ServerUrl& url, const Credentials& credentials, std::chrono::milliseconds timeout,
+                                  http::request<http::empty_body>& request,
+                                  const std::function<bool(std::string_view)>& on_bytes, ClientResponse& refusal) {
+  beast::tcp_stream stream = co_await connected(url, timeout);
+  if (!url.tls) {
+    co_await read_stream_on(stream, request, on_bytes, refusal);
+  } else {
+    asio::ssl::context context = tls_context(credentials);
+    TlsStream secure(std::move(stream), context);
+    co_await shake_hands(secure, url);
+    co_await read_stream_on(secure, request, on_bytes, refusal);
+  }
+}
+
+bool is_this_machine(const ServerUrl& url) {
+  beast::error_code error;
+  const auto address = asio::ip::make_address(url.host, error);
+  return url.host == "localhost" || (!error && address.is_loopback());
 }
 
 nlohmann::json parse_answer(const ClientResponse& response, const std::string& where) {
@@ -120,6 +176,8 @@ ErrorCode problem_code(const nlohmann::json& document, int status) {
     if (to_string(code) == name) return code;
   }
   switch (status) {
+    case 401:
+    case 403: return ErrorCode::kConflict;
     case 404: return ErrorCode::kNotFound;
     case 409: return ErrorCode::kConflict;
     case 422: return ErrorCode::kConfig;
@@ -140,9 +198,11 @@ void run(const ServerUrl& url, asio::awaitable<void> work) {
     std::rethrow_exception(failure);
   } catch (const boost::system::system_error& error) {
     const bool refused = error.code() == asio::error::connection_refused;
+    const bool tls = error.code().category() == asio::error::get_ssl_category();
     throw Error(ErrorCode::kUnavailable,
                 to_string(url) + ": " + error.code().message() +
-                    (refused ? "; is the coordinator running? Start one with 'onestep up', or name it with --url" : ""));
+                    (refused ? "; is the coordinator running? Start one with 'onestep up', or name it with --url" : "") +
+                    (tls ? "; name the authority that made its certificate with --ca FILE" : ""));
   }
 }
 
@@ -150,16 +210,19 @@ void run(const ServerUrl& url, asio::awaitable<void> work) {
 
 ServerUrl parse_server_url(const std::string& text) {
   const auto wrong = [&](const std::string& why) {
-    return Error(ErrorCode::kUsage, "--url '" + text + "': " + why + "; expected http://HOST:PORT");
+    return Error(ErrorCode::kUsage, "--url '" + text + "': " + why + "; expected http://HOST:PORT or https://HOST:PORT");
   };
   std::string rest = text;
   if (const std::size_t scheme = rest.find("://"); scheme != std::string::npos) {
-    if (rest.substr(0, scheme) != "http") throw wrong("the scheme is '" + rest.substr(0, scheme) + "'");
+    if (rest.substr(0, scheme) != "http" && rest.substr(0, scheme) != "https") {
+      throw wrong("the scheme is '" + rest.substr(0, scheme) + "'");
+    }
     rest = rest.substr(scheme + 3);
   }
   if (!rest.empty() && rest.back() == '/') rest.pop_back();
   if (rest.find_first_of("/?#@ ") != std::string::npos) throw wrong("more than a host and a port");
-  ServerUrl url{rest, "80"};
+  const bool tls = text.starts_with("https:");
+  ServerUrl url{tls, rest, tls ? "443" : "80"};
   const std::size_t bracket = rest.starts_with('[') ? rest.find(']') : std::string::npos;
   const std::size_t colon = rest.rfind(':');
   if (bracket != std::string::npos) {
@@ -180,23 +243,31 @@ ServerUrl parse_server_url(const std::string& text) {
   return url;
 }
 
-std::string to_string(const ServerUrl& url) { return "http://" + host_header(url); }
+std::string to_string(const ServerUrl& url) { return (url.tls ? "https://" : "http://") + host_header(url); }
 
-Client::Client(ServerUrl url, std::chrono::milliseconds timeout) : url_(std::move(url)), timeout_(timeout) {}
+Client::Client(ServerUrl url, Credentials credentials, std::chrono::milliseconds timeout)
+    : url_(std::move(url)), credentials_(std::move(credentials)), timeout_(timeout) {
+  if (url_.tls) tls_context(credentials_);
+  if (!credentials_.token.empty() && !url_.tls && !is_this_machine(url_)) {
+    throw Error(ErrorCode::kUsage, to_string(url_) + ": a token is not sent over a network in the clear; expected https://");
+  }
+}
 
 ClientResponse Client::request(const std::string& method, const std::string& target,
-                               const std::string& body) const {
+                               const std::string& body, const std::map<std::string, std::string>& headers) const {
   http::request<http::string_body> request(http::string_to_verb(method), target, 11);
   request.set(http::field::host, host_header(url_));
   request.set(http::field::user_agent, std::string("onestep/") + build_version());
   request.set(http::field::accept, "application/json, text/plain, application/problem+json");
   request.set(http::field::connection, "close");
   if (!body.empty()) request.set(http::field::content_type, "application/json");
+  if (!credentials_.token.empty()) request.set(http::field::authorization, "Bearer " + credentials_.token);
+  for (const auto& [name, value] : headers) request.set(name, value);
   request.body() = body;
   request.prepare_payload();
 
   ClientResponse response;
-  run(url_, exchange(url_, timeout_, request, response));
+  run(url_, exchange(url_, credentials_, timeout_, request, response));
   if (response.status >= 400) throw_problem(response, to_string(url_));
   return response;
 }
@@ -219,6 +290,7 @@ void Client::stream(const std::string& target, const std::string& id,
   request.set(http::field::host, host_header(url_));
   request.set(http::field::user_agent, std::string("onestep/") + build_version());
   request.set(http::field::accept, "text/event-stream, application/problem+json");
+  if (!credentials_.token.empty()) request.set(http::field::authorization, "Bearer " + credentials_.token);
   if (!id.empty()) request.set("Last-Event-ID", id);
   ServerEventParser parser(id);
   bool going_on = true;
@@ -227,7 +299,7 @@ void Client::stream(const std::string& target, const std::string& id,
     return going_on;
   };
   ClientResponse refusal;
-  run(url_, read_stream(url_, timeout_, request, on_bytes, refusal));
+  run(url_, read_stream(url_, credentials_, timeout_, request, on_bytes, refusal));
   if (refusal.status >= 400) throw_problem(refusal, to_string(url_));
 }
 

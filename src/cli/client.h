@@ -13,11 +13,12 @@
 namespace onestep {
 
 struct ServerUrl {
-  std::string host;  // "127.0.0.1", "::1", "localhost"
-  std::string port;  // "8080"
+  bool tls = false;
+  std::string host = {};  // "127.0.0.1", "::1", "localhost"
+  std::string port = {};  // "8080"
 };
 
-// "http://HOST[:PORT][/]" or "HOST:PORT"; without a port, 80. Errors: kUsage.
+// "http://HOST[:PORT][/]", "https://HOST[:PORT][/]" or "HOST:PORT"; without a port, 80 or 443. Errors: kUsage.
 ServerUrl parse_server_url(const std::string& text);
 // "http://127.0.0.1:8080".
 std::string to_string(const ServerUrl& url);
@@ -28,14 +29,22 @@ struct ClientResponse {
   std::string body;
 };
 
+// What a coordinator asks of its callers.
+struct Credentials {
+  std::string token = {};    // "": none; sent over TLS or to this machine alone
+  std::string ca_file = {};  // PEM; "": the system's authorities
+};
+
 // One connection a request; blocks; one thread.
 class Client {
  public:
-  explicit Client(ServerUrl url, std::chrono::milliseconds timeout = std::chrono::seconds(30));
+  // Errors: kUsage for a token that would go over a network in the clear; kCorrupt for a file that is no certificate.
+  explicit Client(ServerUrl url, Credentials credentials = {}, std::chrono::milliseconds timeout = std::chrono::seconds(30));
 
   // Any answer below 400, as it came. Errors: kUnavailable when nobody answers in time or what answers is no coordinator;
   // else what the problem document says (a ConfigError with every violation for 422).
-  ClientResponse request(const std::string& method, const std::string& target, const std::string& body = "") const;
+  ClientResponse request(const std::string& method, const std::string& target, const std::string& body = "",
+                         const std::map<std::string, std::string>& headers = {}) const;
   // The same with JSON on both sides. Errors: also kUnavailable for an answer that is no JSON.
   nlohmann::json get(const std::string& target) const;
   nlohmann::json post(const std::string& target, const nlohmann::json& body) const;
@@ -51,6 +60,7 @@ class Client {
 
  private:
   ServerUrl url_;
+  Credentials credentials_;
   std::chrono::milliseconds timeout_;
 };
 

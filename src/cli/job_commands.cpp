@@ -1,11 +1,15 @@
 #include "cli/job_commands.h"
 
+#include <unistd.h>
+
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <thread>
 #include <vector>
 
+#include "cli/interrupt.h"
 #include "cli/progress_view.h"
 #include "cli/text.h"
 #include "common/durable_file.h"
@@ -147,10 +151,12 @@ void list_jobs(const Client& client, const std::string& state, const std::string
     std::cout << "no jobs\n";
     return;
   }
+  const bool colours = wants_colours(::isatty(STDOUT_FILENO) == 1, std::getenv("NO_COLOR"), std::getenv("TERM"));
   std::vector<std::vector<std::string>> rows = {{"JOB", "KIND", "PIPELINE", "STATE", "ALARMS", "ATTEMPTS", "DIGEST", "REASON"}};
   for (const json& job : items) {
-    rows.push_back({text_at(job, "id"), text_at(job, "kind"), text_at(job, "pipeline"), text_at(job, "state"),
-                    alarms_text(job), attempts_text(job), text_at(job, "digest").substr(0, 12), text_at(job, "reason")});
+    rows.push_back({text_at(job, "id"), text_at(job, "kind"), text_at(job, "pipeline"),
+                    coloured_state(text_at(job, "state"), colours), alarms_text(job),
+                    attempts_text(job), text_at(job, "digest").substr(0, 12), text_at(job, "reason")});
   }
   std::cout << table(rows, rows[0].size());
 }
@@ -209,6 +215,7 @@ void save_tensorboard(const Client& client, const std::string& job, const std::s
 }
 
 void print_logs(const Client& client, const LogsOptions& options) {
+  if (options.follow) say_when_interrupted("stopped watching the log; the job goes on");
   if (options.follow && options.rank == "0" && !options.attempt) {
     const json job = client.get(job_target(options.job));
     if (!has_ended(text_at(job, "state"))) {

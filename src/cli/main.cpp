@@ -7,12 +7,15 @@
 #include <iostream>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/client.h"
 #include "cli/evaluate.h"
 #include "cli/inspect.h"
 #include "cli/job_commands.h"
 #include "cli/local_program.h"
+#include "cli/manual.h"
 #include "cli/pack_dataset.h"
 #include "cli/plan.h"
 #include "cli/report.h"
@@ -21,6 +24,8 @@
 #include "cli/verify.h"
 #include "common/build_info.h"
 #include "common/error.h"
+#include "common/private_ca.h"
+#include "common/secret.h"
 
 namespace onestep {
 namespace {
@@ -29,7 +34,8 @@ constexpr const char* kExitCodes =
     "Exit codes: 0 done; 1 a bug; 2 wrong command line; 3 wrong configuration; 4 a file or job is\n"
     "missing, damaged or does not fit; 5 the operating system refused (full disk, permission);\n"
     "6 nobody answers, or a port is in use; 7 a followed job did not succeed; 8 not possible in\n"
-    "this state; 9 stopped on request, can be resumed.\n\n"
+    "this state, or not allowed; 9 stopped on request, can be resumed; 130 stopped watching by\n"
+    "Ctrl-C, the jobs go on.\n\n"
     "Examples:\n"
     "  onestep up\n"
     "  onestep submit configs/digits/pipeline.json --follow\n"
@@ -40,6 +46,8 @@ constexpr const char* kDefaultUrl = "http://127.0.0.1:8080";
 struct CommandLine {
   CLI::App app{"Onestep: turns a diffusion model into a one-step generator", "onestep"};
   std::string url;   // before or after the subcommand; "": ONESTEP_URL or the default
+  std::string ca;    // "": ONESTEP_CA, else the system's
+  std::string token_file;  // "": ONESTEP_TOKEN_FILE, else ONESTEP_TOKEN, else none
   bool json = false;
   std::function<int()> run;
 
@@ -51,6 +59,8 @@ struct CommandLine {
 
   void add_url(CLI::App& to) {
     to.add_option("--url", url, "The coordinator; also ONESTEP_URL (default http://127.0.0.1:8080)");
+    to.add_option("--ca", ca, "Authority of an https coordinator's certificate (PEM); also ONESTEP_CA (default: the system's)");
+    to.add_option("--token-file", token_file, "File of mode 0600 with the token to show; also ONESTEP_TOKEN_FILE, or ONESTEP_TOKEN");
   }
 
   CLI::App* add(const std::string& name, const std::string& what, const std::string& examples) {
@@ -73,7 +83,7 @@ struct CommandLine {
                       std::function<int()> action) {
     CLI::App* command = add(name, what, examples);
     command->callback([this, name, action = std::move(action)] {
-      if (!url.empty()) throw Error(ErrorCode::kUsage, "'" + name + "' talks to no coordinator: leave --url out");
+      if (!url.empty() || !ca.empty() || !token_file.empty()) throw Error(ErrorCode::kUsage, "'" + name + "' talks to no coordinator: leave --url, --ca and --token-file out");
       run = action;
     });
     return command;
@@ -82,8 +92,18 @@ struct CommandLine {
   void add_json(CLI::App& to) { to.add_flag("--json", json, "Print JSON"); }
 
   [[nodiscard]] Client client() const {
-    const char* environment = std::getenv("ONESTEP_URL");
-    return Client(parse_server_url(!url.empty() ? url : environment && *environment ? environment : kDefaultUrl));
+    Credentials credentials;
+    credentials.ca_file = given(ca, "ONESTEP_CA", "");
+    const std::string file = given(token_file, "ONESTEP_TOKEN_FILE", "");
+    credentials.token = file.empty() ? given("", "ONESTEP_TOKEN", "") : read_secret_file(file);
+    return Client(parse_server_url(given(url, "ONESTEP_URL", kDefaultUrl)), std::move(credentials));
+  }
+
+ private:
+  // On the command line, else in the environment, else the default.
+  static std::string given(const std::string& option, const char* variable, const char* fallback) {
+    const char* environment = std::getenv(variable);
+    return !option.empty() ? option : environment && *environment ? environment : fallback;
   }
 };
 
@@ -93,7 +113,14 @@ struct UpOptions {
   int slots = 0;
   bool stop_workers = false;
   std::string log_format;
+  std::int64_t queue = 0;
+  std::string tls, auth;
+  std::vector<std::string> roots;
 };
+
+std::string absolute_path(const std::string& path) {
+  return std::filesystem::absolute(path).lexically_normal().string();
+}
 
 int start_coordinator(const UpOptions& options) {
   std::vector<std::string> arguments = {sibling_program("onestep-coordinator"),
@@ -102,6 +129,31 @@ int start_coordinator(const UpOptions& options) {
   if (options.slots > 0) arguments.insert(arguments.end(), {"--slots", std::to_string(options.slots)});
   if (options.stop_workers) arguments.push_back("--stop-workers");
   if (!options.log_format.empty()) arguments.insert(arguments.end(), {"--log-format", options.log_format});
+  if (options.queue > 0) arguments.insert(arguments.end(), {"--queue", std::to_string(options.queue)});
+  if (!options.tls.empty()) arguments.insert(arguments.end(), {"--tls", absolute_path(options.tls)});
+  if (!options.auth.empty()) arguments.insert(arguments.end(), {"--auth", options.auth});
+  for (const std::string& root : options.roots) arguments.insert(arguments.end(), {"--root", absolute_path(root)});
+  become_program(arguments);
+}
+
+// What is done to a data folder by the coordinator's program.
+struct DataToolOptions {
+  std::string data = "onestep-data";
+  std::string role, label, expires, out, id;
+};
+
+int become_data_tool(std::vector<std::string> arguments, const DataToolOptions& options, bool json) {
+  arguments.insert(arguments.begin(), sibling_program("onestep-coordinator"));
+  const auto add = [&](const char* name, const std::string& value) {
+    if (!value.empty()) arguments.push_back(std::string(name) + "=" + value);
+  };
+  add("--data", absolute_path(options.data));
+  add("--role", options.role);
+  add("--label", options.label);
+  add("--expires", options.expires);
+  add("--out", options.out.empty() ? "" : absolute_path(options.out));
+  if (json) arguments.emplace_back("--json");
+  if (!options.id.empty()) arguments.insert(arguments.end(), {"--", options.id});
   become_program(arguments);
 }
 
@@ -119,15 +171,30 @@ struct Options {
   std::string selection = "auto";
   std::string dtype = "fp32";
   bool resume = false;
+  PrivateCaOptions ca;
+  DataToolOptions tool;
+  std::string shell;
 };
 
 void add_service_commands(CommandLine& line, Options& options) {
   CLI::App* up = line.add_local("up", "Start a coordinator here; it runs until it is interrupted",
-                                "  onestep up\n  onestep up --data /var/lib/onestep --listen 127.0.0.1:9000\n",
+                                "  onestep up\n  onestep up --data /var/lib/onestep --listen 127.0.0.1:9000\n"
+                                "  onestep up --listen 0.0.0.0:8443 --tls /etc/onestep/tls --root /srv/datasets\n",
                                 [&] { return start_coordinator(options.up); });
   up->add_option("--data", options.up.data, "Folder for jobs and the database (default ./onestep-data)");
-  up->add_option("--listen", options.up.listen, "HOST:PORT, loopback only; port 0 takes a free one (default 127.0.0.1:8080)");
+  up->add_option("--listen", options.up.listen,
+                 "HOST:PORT; port 0 takes a free one (default 127.0.0.1:8080); where other machines reach it, with --tls and tokens");
+  up->add_option("--tls", options.up.tls, "Folder with server.crt and server.key, as init-tls makes it");
+  up->add_option("--auth", options.up.auth, "none, or token: every call needs one (default: none on a loopback address, else token)")
+      ->check(CLI::IsMember({"none", "token"}));
+  up->add_option("--root", options.up.roots,
+                 "Folder that jobs may name files in, besides --data; may be repeated (default without tokens: the current and "
+                 "the home folder)")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   up->add_option("--slots", options.up.slots, "Ranks that may run at a time (default: the processors)")->check(CLI::Range(1, 4096));
+  up->add_option("--queue", options.up.queue, "Jobs that may be waiting or running; beyond them nothing is taken (default 10000)")
+      ->check(CLI::Range(1, 10'000'000));
   up->add_flag("--stop-workers", options.up.stop_workers, "When stopped, stop running jobs too, after a checkpoint");
 
   up->add_option("--log-format", options.up.log_format, "text or json, of the coordinator and its workers (default text)")
@@ -338,6 +405,74 @@ void add_dataset_commands(CommandLine& line, Options& options) {
   });
 }
 
+// Doors and the data folder: tokens are the coordinator program's, which knows the database.
+void add_operator_commands(CommandLine& line, Options& options) {
+  CLI::App* tls = line.add_local(
+      "init-tls", "Make a private certificate authority and a server certificate for a cluster's coordinator",
+      "  onestep init-tls --out tls --name head.cluster --name 10.0.0.7\n"
+      "  onestep init-tls --out tls --name head.cluster      (again: a new server certificate of the same authority)\n",
+      [&] {
+        options.ca.folder = absolute_path(options.ca.folder);
+        write_private_ca(options.ca);
+        std::cout << "wrote " << options.ca.folder << "/server.crt and server.key for 'onestep up --tls "
+                  << options.ca.folder << "', ca.crt for its clients (--ca); keep ca.key to yourself\n";
+        return 0;
+      });
+  tls->add_option("--out", options.ca.folder, "Folder for the files")->required();
+  tls->add_option("--name", options.ca.names, "Host name or numeric address of the server; may be repeated")
+      ->required()
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  tls->add_option("--days", options.ca.days, "How long the server's certificate is valid (default 825)")->check(CLI::Range(1, 3650));
+
+  // The database is the coordinator program's: it does what is said here.
+  CLI::App* token = line.app.add_subcommand("token", "Make, list and revoke the tokens that a coordinator lets in");
+  token->require_subcommand(1);
+  token->footer("Examples:\n  onestep token add --data DIR --role submit --label ci --expires 90d\n"
+                "  onestep token list --data DIR\n  onestep token revoke --data DIR 1a2b3c4d\n");
+  const auto add = [&](const char* name, const char* what) {
+    CLI::App* command = token->add_subcommand(name, what);
+    command->add_option("--data", options.tool.data, "Folder of the coordinator (default ./onestep-data)");
+    line.add_json(*command);
+    command->callback([&line, &options, name] {
+      line.run = [&line, &options, name] { return become_data_tool({"token", name}, options.tool, line.json); };
+    });
+    return command;
+  };
+  CLI::App* make = add("add", "Make one; it is printed once and never stored");
+  make->add_option("--role", options.tool.role, "read, submit (read, submit and steer jobs) or admin")->required();
+  make->add_option("--label", options.tool.label, "For people: whose it is");
+  make->add_option("--expires", options.tool.expires, "90d, 12h, 30m, or never (default 90d)");
+  make->add_option("--out", options.tool.out, "Write it to this file, mode 0600, and print nothing");
+  add("list", "List them");
+  add("revoke", "One opens nothing any more, at once")->add_option("id", options.tool.id, "Its id, as list shows it")->required();
+
+  CLI::App* backup = line.add_local(
+      "backup", "Copy a coordinator's database and what its checkpoints are known by, also while it runs",
+      "  onestep backup --data DIR --out /backups/onestep-monday\n",
+      [&] { return become_data_tool({"backup"}, options.tool, line.json); });
+  backup->add_option("--data", options.tool.data, "Folder of the coordinator (default ./onestep-data)");
+  backup->add_option("--out", options.tool.out, "New folder for the copy")->required();
+  line.add_json(*backup);
+}
+
+void add_shell_commands(CommandLine& line, Options& options) {
+  CLI::App* completion = line.add_local(
+      "completion", "Print the completion of a shell: bash, zsh or fish",
+      "  onestep completion bash > /etc/bash_completion.d/onestep\n"
+      "  onestep completion zsh > ~/.zfunc/_onestep\n"
+      "  onestep completion fish > ~/.config/fish/completions/onestep.fish\n",
+      [&] {
+        std::cout << completion_script(line.app, options.shell);
+        return 0;
+      });
+  completion->add_option("shell", options.shell, "bash, zsh or fish")->required();
+  line.add_local("man", "Print the manual page", "  onestep man > /usr/local/share/man/man1/onestep.1\n  onestep man | man -l -\n", [&] {
+    std::cout << manual_page(line.app, build_version());
+    return 0;
+  });
+}
+
 int run_command_line(int argc, char** argv) {
   CommandLine line;
   Options options;
@@ -345,6 +480,8 @@ int run_command_line(int argc, char** argv) {
   add_job_commands(line, options);
   add_result_commands(line, options);
   add_dataset_commands(line, options);
+  add_operator_commands(line, options);
+  add_shell_commands(line, options);
   try {
     line.app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

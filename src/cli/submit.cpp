@@ -7,10 +7,12 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <sstream>
 #include <thread>
 
 #include "cli/follow.h"
+#include "cli/interrupt.h"
 #include "cli/job_commands.h"
 #include "cli/progress_view.h"
 #include "cli/verify.h"
@@ -18,6 +20,7 @@
 #include "common/durable_file.h"
 #include "common/error.h"
 #include "common/pipeline.h"
+#include "common/secret.h"
 
 namespace onestep {
 namespace {
@@ -39,6 +42,8 @@ ProgressView make_view(bool to_error) {
 }
 
 FollowResult follow(const Client& client, const std::string& pipeline, bool json_output) {
+  say_when_interrupted("stopped watching; the jobs go on. Watch them again with 'onestep follow " + pipeline +
+                       "', stop one with 'onestep cancel JOB'");
   ProgressView view = make_view(json_output);
   const std::string target = "/api/v1/pipelines/" + percent_encode(pipeline);
   const FollowHooks hooks = {
@@ -73,6 +78,24 @@ void copy_export(const std::string& run, const std::string& folder) {
   verify_path(folder);
 }
 
+// Submits with a key of its own, so that an answer that got lost may be asked for again without submitting twice.
+json post_once(const Client& client, const json& body) {
+  constexpr int kTries = 3;
+  const std::map<std::string, std::string> headers = {{"Idempotency-Key", "cli-" + random_hex(16)}};
+  for (int left = kTries - 1;; --left) {
+    try {
+      return json::parse(client.request("POST", "/api/v1/jobs", body.dump(), headers).body);
+    } catch (const Error& error) {
+      // Refused at once: nobody has heard it, and nobody will.
+      const bool lost = error.code() == ErrorCode::kUnavailable && std::string(error.what()).find("refused") == std::string::npos;
+      if (!lost || left == 0) throw;
+    } catch (const json::exception&) {
+      throw Error(ErrorCode::kUnavailable, to_string(client.url()) + " answered with something that is no JSON; is it a Onestep coordinator?");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  }
+}
+
 std::string pipeline_id(const json& answer) { return answer.at("pipeline").at("id").get<std::string>(); }
 
 }  // namespace
@@ -84,7 +107,7 @@ int submit_pipeline(const Client& client, const SubmitOptions& options) {
   const std::string base = file.parent_path().string();
   parse_pipeline(document, base, options.file);
 
-  const json answer = client.post("/api/v1/jobs", {{"spec", document}, {"base", base}});
+  const json answer = post_once(client, {{"spec", document}, {"base", base}});
   const std::string id = pipeline_id(answer);
   if (!options.follow) {
     if (options.json) {
@@ -127,7 +150,7 @@ int export_model(const Client& client, const std::string& job, const std::string
                      {"model", source.at("run_folder")},
                      {"selection", choice.selection},
                      {"dtype", choice.dtype}};
-  const json answer = client.post("/api/v1/jobs", {{"spec", spec}, {"base", std::filesystem::current_path().string()}});
+  const json answer = post_once(client, {{"spec", spec}, {"base", source.at("run_folder")}});
   const FollowResult result = follow(client, pipeline_id(answer), json_output);
   const int status = finish(result, json_output);
   if (status != 0) return status;

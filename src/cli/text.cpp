@@ -50,8 +50,29 @@ std::string bar(double fraction, int width) {
 }
 
 std::size_t display_width(const std::string& text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](unsigned char c) { return (c & 0xC0) != 0x80; }));
+  std::size_t width = 0;
+  bool colour = false;  // within "\033[...m", which takes no room
+  for (const unsigned char c : text) {
+    if (c == '\033') colour = true;
+    if (!colour && (c & 0xC0) != 0x80) ++width;
+    if (c == 'm') colour = false;
+  }
+  return width;
+}
+
+std::string coloured_state(const std::string& state, bool colours) {
+  if (!colours) return state;
+  const char* code = state == "succeeded"                               ? "32"   // green
+                     : state == "failed" || state == "blocked"          ? "31"   // red
+                     : state == "cancelled" || state == "interrupted"   ? "33"   // yellow
+                     : state == "running"                               ? "36"   // cyan
+                                                                        : nullptr;
+  return code == nullptr ? state : std::string("\033[") + code + "m" + state + "\033[0m";
+}
+
+bool wants_colours(bool is_terminal, const char* no_color, const char* term) {
+  const bool refused = no_color != nullptr && *no_color != '\0';
+  return is_terminal && !refused && term != nullptr && std::string(term) != "dumb";
 }
 
 std::string table(const std::vector<std::vector<std::string>>& rows, std::size_t first_right) {

@@ -15,7 +15,12 @@ std::string bar(double fraction, int width);           // "[#####-----]", fracti
 // Columns as wide as their widest cell, two spaces apart; the first is left-aligned, those from `first_right` on
 // right-aligned. Rows may be shorter than the header.
 std::string table(const std::vector<std::vector<std::string>>& rows, std::size_t first_right);
-// Columns on a screen: UTF-8 code points.
+// Columns on a screen: UTF-8 code points, without colours.
 std::size_t display_width(const std::string& text);
+
+// A job's state, in its colour where colours are wanted.
+std::string coloured_state(const std::string& state, bool colours);
+// On a terminal that is not "dumb", unless NO_COLOR is set to something (no-color.org).
+bool wants_colours(bool is_terminal, const char* no_color, const char* term);
 
 }  // namespace onestep

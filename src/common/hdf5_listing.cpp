@@ -4,6 +4,7 @@
 
 #include "common/durable_file.h"
 #include "common/error.h"
+#include "common/hdf5_guard.h"
 #include "common/hdf5_handle.h"
 
 namespace onestep {
@@ -77,6 +78,7 @@ herr_t visit_object(hid_t root, const char* name, const H5O_info_t* info, void* 
 
 Hdf5Listing list_hdf5(const std::string& path, std::size_t max_datasets) {
   static_cast<void>(file_size(path));  // kNotFound, and nothing but a regular file
+  check_hdf5_in_child(path);
   const QuietHdf5 quiet;
   const Hdf5Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
   if (!file.valid()) {

@@ -14,6 +14,7 @@
 #include "common/durable_file.h"
 #include "common/error.h"
 #include "common/hash.h"
+#include "common/hdf5_guard.h"
 #include "common/hdf5_handle.h"
 
 namespace onestep {
@@ -145,6 +146,7 @@ class HeaderReader {
       throw Error(ErrorCode::kNotFound,
                   path + ": the image file: expected an HDF5 file, found none");
     }
+    check_hdf5_in_child(path);
     return H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   }
 

@@ -385,6 +385,17 @@ std::vector<std::string> differing_keys(const json& expected, const json& found)
   return differences;
 }
 
+std::vector<PathUse> path_uses(const JobSpec& spec) {
+  std::vector<PathUse> uses;
+  JobSpec copy = spec;
+  VisitingPaths visitor([&uses](const char*, const std::string& pointer, std::string& path) {
+    if (!path.empty() && path.front() != '@') uses.push_back({pointer, path});
+  });
+  describe(visitor, copy);
+  std::visit([&visitor](auto& options) { describe(visitor, options); }, copy.options);
+  return uses;
+}
+
 JobSpec substitute_references(JobSpec spec,
                               const std::function<std::string(const std::string&)>& resolve) {
   visit_references(spec, [&resolve](const char*, const std::string&, std::string& path) {

@@ -297,5 +297,11 @@ struct ReferenceUse {
   std::vector<std::string> kinds;  // empty: nothing that a job writes
 };
 std::vector<ReferenceUse> reference_uses(const JobSpec& spec);
+// Every file or folder that the spec names itself, resolved, with the JSON pointer of its field; `output` too.
+struct PathUse {
+  std::string pointer;
+  std::string path;
+};
+std::vector<PathUse> path_uses(const JobSpec& spec);
 
 }  // namespace onestep

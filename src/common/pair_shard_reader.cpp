@@ -13,6 +13,7 @@
 #include "common/durable_file.h"
 #include "common/error.h"
 #include "common/hash.h"
+#include "common/hdf5_guard.h"
 #include "common/hdf5_handle.h"
 #include "common/pair_file.h"
 #include "common/pair_shard_layout.h"
@@ -115,6 +116,7 @@ class ShardFile {
     }
     read_exactly(ReadDescriptor(path_).value(), path_, 0, magic.data(), magic.size());
     if (magic != kMagic) corrupt(path_, "expected an HDF5 file, found another signature");
+    check_hdf5_in_child(path_);
     return open(H5Fopen(path_.c_str(), H5F_ACC_RDONLY, access_), H5Fclose, "H5Fopen");
   }
 

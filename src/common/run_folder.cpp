@@ -20,6 +20,10 @@ std::string checkpoints_folder(const std::string& run) { return run + "/checkpoi
 
 std::string outbox_folder(const std::string& run) { return run + "/outbox"; }
 
+std::string worker_token_file(const std::string& run, int attempt) {
+  return run + "/telemetry-a" + std::to_string(attempt) + ".token";
+}
+
 std::string attempt_outcome_file(const std::string& run, int attempt) {
   return run + "/outcome-a" + std::to_string(attempt) + ".json";
 }

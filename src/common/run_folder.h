@@ -12,6 +12,7 @@ namespace onestep {
 // <run>/logs/a<attempt>-rank-<rank>.log, <run>/logs/a<attempt>-mpirun.log
 // <run>/checkpoints/          see checkpoint_manifest.h
 // <run>/outbox/               telemetry that must not be lost, until acknowledged
+// <run>/telemetry-a<attempt>.token   mode 0600, while the attempt lives: its ranks show it in their hello
 // <run>/outcome-a<attempt>.json   JobOutcome of each attempt, written by rank 0 (or by the coordinator for a dead one)
 // <run>/outcome.json          the JobOutcome of a succeeded run: the run is finished
 // <run>/model.safetensors, config.json   networks' output;   <run>/manifest.json, pairs-*.h5   pair sets
@@ -20,6 +21,7 @@ std::string log_file(const std::string& run, int attempt, int rank);
 std::string mpirun_log_file(const std::string& run, int attempt);
 std::string checkpoints_folder(const std::string& run);
 std::string outbox_folder(const std::string& run);
+std::string worker_token_file(const std::string& run, int attempt);
 std::string attempt_outcome_file(const std::string& run, int attempt);
 std::string outcome_file(const std::string& run);
 

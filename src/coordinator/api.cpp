@@ -1,11 +1,13 @@
 #include "coordinator/api.h"
 
+#include "coordinator/api_call.h"
+
 #include <algorithm>
+#include <cctype>
 #include <chrono>
-#include <limits>
+#include <filesystem>
 #include <optional>
-#include <tuple>
-#include <utility>
+#include <set>
 
 #include "common/build_info.h"
 #include "common/config.h"
@@ -13,8 +15,6 @@
 #include "common/hash.h"
 #include "common/log.h"
 #include "common/pipeline.h"
-#include "coordinator/file_slice.h"
-#include "coordinator/http_server.h"
 #include "coordinator/job_view.h"
 #include "coordinator/problem.h"
 #include "coordinator/request_query.h"
@@ -25,18 +25,23 @@
 namespace onestep {
 namespace {
 
+using api::items;
+using api::json_response;
+using api::page;
 using Json = nlohmann::ordered_json;
 
-constexpr std::int64_t kMaxPage = 1000;
-constexpr std::int64_t kMaxLogBytes = 1 << 20;
-constexpr std::int64_t kMaxPoints = 100'000;
+bool is_idempotency_key(const std::string& key) {
+  const auto allowed = [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '.' || c == ':' || c == '-'; };
+  return !key.empty() && key.size() <= 128 && std::all_of(key.begin(), key.end(), allowed);
+}
 
-HttpResponse json_response(int status, const Json& body) {
-  return {.status = status,
-          .content_type = "application/json",
-          .headers = {},
-          // Reasons quote what programs printed, which need not be valid UTF-8.
-          .body = body.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"};
+// "/spec", or "/spec/jobs/2" of a pipeline's job.
+std::string spec_pointer(const nlohmann::json& spec, const std::string& name) {
+  if (!spec.contains("jobs")) return "/spec";
+  for (std::size_t i = 0; i < spec["jobs"].size(); ++i) {
+    if (spec["jobs"][i].value("name", "") == name) return "/spec/jobs/" + std::to_string(i);
+  }
+  return "/spec/jobs";
 }
 
 std::vector<std::string> split(const std::string& text, char separator) {
@@ -51,51 +56,6 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
-std::string header(const HttpRequest& request, const std::string& name) {
-  const auto found = request.headers.find(name);
-  return found == request.headers.end() ? "" : found->second;
-}
-
-// "127.0.0.1:8080" -> "127.0.0.1"; "[::1]:80" -> "[::1]".
-std::string without_port(const std::string& host) {
-  const std::size_t colon = host.rfind(':');
-  const bool inside_brackets =
-      colon != std::string::npos && host.find(']', colon) != std::string::npos;
-  return colon == std::string::npos || inside_brackets ? host : host.substr(0, colon);
-}
-
-// A page of another site that a browser on this machine shows must not reach us, neither under a
-// name that resolves to this machine (Host) nor by a request of its own (Origin).
-std::optional<std::string> foreign_caller(const HttpRequest& request) {
-  const std::string host = header(request, "host");
-  if (!host.empty() && !is_loopback_host(without_port(host))) {
-    return "Host: expected a loopback address or localhost, found \"" + host + "\"";
-  }
-  const std::string origin = header(request, "origin");
-  if (!origin.empty() && origin != "http://" + host) {
-    return "Origin: expected \"http://" + host + "\", found \"" + origin + "\"";
-  }
-  return std::nullopt;
-}
-
-// Segment by segment; "{id}" takes any one, decoded into `id`, and "{file}" into `file`.
-bool matches(const std::string& pattern, const std::string& path, std::string& id,
-             std::string& file) {
-  const std::vector<std::string> expected = split(pattern, '/');
-  const std::vector<std::string> found = split(path, '/');
-  if (expected.size() != found.size()) return false;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    if (expected[i] == "{id}" || expected[i] == "{file}") {
-      const std::optional<std::string> decoded = percent_decode(found[i]);
-      if (!decoded || decoded->empty()) return false;
-      (expected[i] == "{id}" ? id : file) = *decoded;
-    } else if (expected[i] != found[i]) {
-      return false;
-    }
-  }
-  return true;
-}
-
 bool is_json_type(const std::string& content_type) {
   std::string type = content_type.substr(0, content_type.find(';'));
   while (!type.empty() && type.back() == ' ') type.pop_back();
@@ -104,101 +64,54 @@ bool is_json_type(const std::string& content_type) {
   return type == "application/json";
 }
 
-// {"spec": ..., "base": "/abs"}; violations of the spec get pointers into this document.
-Pipeline parse_submission(const nlohmann::json& body) {
-  ConfigReader reader(body, "");
-  const std::string base = reader.required_text("base");
-  if (reader.violations().empty() && !base.starts_with('/')) {
-    reader.violation("base", "expected an absolute folder, found \"" + base + "\"");
-  }
-  reader.know("spec");  // what is in it is for parse_pipeline
-  if (body.is_object() && !body.contains("spec")) {
-    reader.violation("spec", "expected a pipeline or a job spec, found nothing");
-  }
-  reader.finish("request body");
-  try {
-    return parse_pipeline(body.at("spec"), base, "spec");
-  } catch (const ConfigError& error) {
-    std::vector<Violation> violations = error.violations();
-    for (Violation& violation : violations) violation.pointer = "/spec" + violation.pointer;
-    throw ConfigError("request body", std::move(violations));
-  }
-}
-
-// 304 when the client has these bytes already.
-HttpResponse tagged_response(const HttpRequest& request, std::string_view type, std::string bytes) {
-  const std::string tag = "\"" + sha256(bytes).substr(0, 32) + "\"";
+HttpResponse web_response(const HttpRequest& request, const WebFile& file) {
+  const std::string tag = "\"" + sha256(file.bytes).substr(0, 32) + "\"";
   HttpResponse response;
-  response.content_type = type;
+  response.content_type = file.content_type;
   response.headers = {{"ETag", tag}, {"Cache-Control", "no-cache"}};
-  if (header(request, "if-none-match") == tag) {
+  if (header_field(request, "if-none-match") == tag) {
     response.status = 304;
   } else {
-    response.body = std::move(bytes);
+    response.body = std::string(file.bytes);
   }
-  return response;
-}
-
-HttpResponse web_response(const HttpRequest& request, const WebFile& file) {
-  HttpResponse response = tagged_response(request, file.content_type, std::string(file.bytes));
   response.headers["Content-Security-Policy"] = content_security_policy();
   response.headers["Referrer-Policy"] = "no-referrer";
   return response;
 }
 
-// Width and height, from the header that every PNG file begins with. Errors: kCorrupt.
-std::pair<int, int> png_size(const std::string& bytes, const std::string& path) {
-  constexpr std::size_t kWidthAt = 16, kEnd = 24;
-  if (bytes.size() < kEnd || !bytes.starts_with("\x89PNG\r\n\x1a\n")) throw Error(ErrorCode::kCorrupt, path + ": expected a PNG file");
-  int sizes[2] = {0, 0};
-  for (std::size_t at = kWidthAt; at < kEnd; ++at) {
-    int& size = sizes[(at - kWidthAt) / 4];
-    size = size << 8 | static_cast<unsigned char>(bytes[at]);
-  }
-  return {sizes[0], sizes[1]};
-}
-
-template <class Records, class View>
-Json items(const Records& records, View view) {
-  Json list = Json::array();
-  for (const auto& record : records) list.push_back(view(record));
-  return list;
-}
-
 }  // namespace
 
-// One request on its way through a handler.
-struct Api::Call {
-  const HttpRequest& request;
-  std::string id;    // the path's {id}
-  std::string file;  // the path's {file}
-  RequestQuery query;
-};
-
-const std::vector<Api::Route>& Api::routes() {
-  static const std::vector<Route> table = {
-      {"POST", "/api/v1/jobs", &Api::submit},
-      {"GET", "/api/v1/jobs", &Api::list_jobs},
-      {"GET", "/api/v1/jobs/{id}", &Api::show_job},
-      {"GET", "/api/v1/jobs/{id}/spec", &Api::show_spec},
-      {"GET", "/api/v1/jobs/{id}/logs", &Api::show_logs},
-      {"GET", "/api/v1/jobs/{id}/metrics", &Api::show_metrics},
-      {"GET", "/api/v1/jobs/{id}/checkpoints", &Api::list_checkpoints},
-      {"GET", "/api/v1/jobs/{id}/shards", &Api::list_shards},
-      {"GET", "/api/v1/jobs/{id}/workers", &Api::list_job_workers},
-      {"GET", "/api/v1/jobs/{id}/events", &Api::job_events},
-      {"GET", "/api/v1/jobs/{id}/samples", &Api::list_samples},
-      {"GET", "/api/v1/jobs/{id}/samples/{file}", &Api::show_sample},
-      {"POST", "/api/v1/jobs/{id}/cancel", &Api::cancel},
-      {"POST", "/api/v1/jobs/{id}/resume", &Api::resume},
-      {"POST", "/api/v1/jobs/{id}/checkpoints", &Api::checkpoint_now},
-      {"GET", "/api/v1/pipelines/{id}", &Api::show_pipeline},
-      {"GET", "/api/v1/pipelines/{id}/events", &Api::pipeline_events},
-      {"GET", "/api/v1/events", &Api::all_events},
-      {"GET", "/api/v1/jobs/{id}/tensorboard", &Api::tensorboard},
-      {"GET", "/metrics", &Api::service_metrics},
-      {"GET", "/healthz", &Api::health},
-      {"GET", "/readyz", &Api::ready}};
+const std::map<std::string, Api::Handler>& Api::handlers() {
+  static const std::map<std::string, Handler> table = {
+      {"submitJobs", &Api::submit},
+      {"listJobs", &Api::list_jobs},
+      {"showJob", &Api::show_job},
+      {"showJobSpec", &Api::show_spec},
+      {"showLogs", &Api::show_logs},
+      {"showMetrics", &Api::show_metrics},
+      {"listCheckpoints", &Api::list_checkpoints},
+      {"showCheckpoint", &Api::show_checkpoint},
+      {"downloadCheckpointFile", &Api::download_checkpoint_file},
+      {"showExport", &Api::show_export},
+      {"downloadExportFile", &Api::download_export_file},
+      {"listShards", &Api::list_shards},
+      {"listWorkers", &Api::list_job_workers},
+      {"listSamples", &Api::list_samples},
+      {"showSample", &Api::show_sample},
+      {"jobEvents", &Api::job_events},
+      {"cancelJob", &Api::cancel},
+      {"resumeJob", &Api::resume},
+      {"checkpointJob", &Api::checkpoint_now},
+      {"submitPipeline", &Api::submit},
+      {"listPipelines", &Api::list_pipelines},
+      {"showPipeline", &Api::show_pipeline},
+      {"pipelineEvents", &Api::pipeline_events},
+      {"allEvents", &Api::all_events},
+      {"showTensorboard", &Api::tensorboard},
+      {"openapi", &Api::openapi},
+      {"serviceMetrics", &Api::service_metrics},
+      {"health", &Api::health},
+      {"ready", &Api::ready}};
   return table;
 }
 
@@ -213,9 +126,7 @@ HttpResponse Api::handle(const HttpRequest& request) {
 
 HttpResponse Api::answer(const HttpRequest& request, std::string& route) {
   try {
-    if (const std::optional<std::string> why = foreign_caller(request)) {
-      return problem(403, "forbidden", *why, request.target);
-    }
+    if (std::optional<HttpResponse> refusal = refuse_foreign(request, options_.access)) return *refusal;
     return dispatch(request, route);
   } catch (const Error& error) {
     if (http_status(error.code()) >= 500)
@@ -235,19 +146,20 @@ HttpResponse Api::dispatch(const HttpRequest& request, std::string& met) {
     met = "web";
     return web_response(request, *file);
   }
+  // Whoever is nobody does not even hear which paths there are.
+  const Admission admission = admit(request, options_.access, [this](const std::string& token) {
+    return coordinator_.judge_token(token);
+  });
+  const bool open = path == "/healthz" || path == "/readyz";
+  if (admission.refusal && !open) return *admission.refusal;
   std::string allowed;
-  for (const Route& route : routes()) {
-    std::string id, file;
-    if (!matches(route.path, path, id, file)) continue;
-    met = route.path;
-    if (route.method == method) {
-      const std::string query =
-          question == std::string::npos ? "" : request.target.substr(question + 1);
-      Call call{request, id, file, RequestQuery(query)};
-      return (this->*route.handler)(call);
-    }
-    allowed += (allowed.empty() ? "" : ", ") + std::string(route.method);
-    if (std::string(route.method) == "GET") allowed += ", HEAD";
+  for (const Operation& operation : operations()) {
+    const std::optional<std::vector<std::string>> segments = match_path(operation.path, path);
+    if (!segments) continue;
+    met = operation.path;
+    if (operation.method == method) return run(operation, request, admission.caller, *segments);
+    allowed += (allowed.empty() ? "" : ", ") + operation.method;
+    if (operation.method == "GET") allowed += ", HEAD";
   }
   if (allowed.empty()) return problem(404, "not_found", "no such path: " + path, request.target);
   HttpResponse response = problem(
@@ -256,11 +168,59 @@ HttpResponse Api::dispatch(const HttpRequest& request, std::string& met) {
   return response;
 }
 
+HttpResponse Api::run(const Operation& operation, const HttpRequest& request, const Caller& caller,
+                      const std::vector<std::string>& segments) {
+  if (operation.role) {
+    if (std::optional<HttpResponse> refusal = refuse_role(request, caller, *operation.role)) return *refusal;
+  }
+  const std::size_t question = request.target.find('?');
+  Call call{request, operation, caller, segments,
+            RequestQuery(question == std::string::npos ? "" : request.target.substr(question + 1))};
+  check_query(operation, call.query);
+  if (!operation.body.empty() && !is_json_type(header_field(request, "content-type"))) {
+    return problem(415, "usage", "Content-Type: expected application/json, found \"" + header_field(request, "content-type") + "\"",
+                   request.target);
+  }
+  return (this->*handlers().at(operation.id))(call);
+}
+
+// {"spec": ..., "base": "/abs"}; violations of the spec get pointers into this document.
+Pipeline Api::parse_submission(const nlohmann::json& body) const {
+  ConfigReader reader(body, "");
+  const std::string base = reader.required_text("base");
+  if (reader.violations().empty() && (!base.starts_with('/') || base.find('\0') != std::string::npos)) {
+    reader.violation("base", "expected an absolute folder, found \"" + base + "\"");
+  }
+  reader.know("spec");  // what is in it is for parse_pipeline
+  if (body.is_object() && !body.contains("spec")) {
+    reader.violation("spec", "expected a pipeline or a job spec, found nothing");
+  }
+  const std::string folder = std::filesystem::path(base).lexically_normal().string();
+  if (reader.violations().empty()) {
+    if (const std::string why = options_.roots.refuse(folder); !why.empty()) reader.violation("base", why);
+  }
+  reader.finish("request body");
+  std::vector<Violation> violations;
+  try {
+    Pipeline pipeline = parse_pipeline(body.at("spec"), base, "spec");
+    for (const PipelineJob& job : pipeline.jobs) {
+      for (const PathUse& use : path_uses(job.spec)) {
+        const std::string why = options_.roots.refuse(use.path);
+        if (!why.empty()) violations.push_back({spec_pointer(body.at("spec"), job.spec.name) + use.pointer, why});
+      }
+    }
+    if (violations.empty()) return pipeline;
+  } catch (const ConfigError& error) {
+    violations = error.violations();
+    for (Violation& violation : violations) violation.pointer = "/spec" + violation.pointer;
+  }
+  throw ConfigError("request body", std::move(violations));
+}
+
 HttpResponse Api::submit(Call& call) {
-  call.query.finish();
-  const std::string type = header(call.request, "content-type");
-  if (!is_json_type(type)) {
-    return problem(415, "usage", "Content-Type: expected application/json, found \"" + type + "\"",
+  const std::string key = header_field(call.request, "idempotency-key");
+  if (!key.empty() && !is_idempotency_key(key)) {
+    return problem(400, "usage", "Idempotency-Key: expected 1 to 128 letters, digits, '_', '.', ':' or '-', found \"" + key + "\"",
                    call.request.target);
   }
   nlohmann::json body;
@@ -269,48 +229,62 @@ HttpResponse Api::submit(Call& call) {
   } catch (const Error& error) {
     return problem(400, to_string(error.code()), error.what(), call.request.target);
   }
-  const PipelineRecord pipeline = coordinator_.submit(parse_submission(body));
-  const auto summary = [this](const std::string& id) { return job_summary(coordinator_.job(id)); };
-  HttpResponse response =
-      json_response(201, {{"pipeline", {{"id", pipeline.id}, {"name", pipeline.name}}},
-                          {"jobs", items(pipeline.jobs, summary)}});
-  response.headers["Location"] = "/api/v1/pipelines/" + pipeline.id;
+  // Two callers' keys are two keys.
+  SubmissionRecord submission{.key = call.caller.token + "/" + key, .fingerprint = sha256(body.dump()), .pipeline = "", .answer = ""};
+  std::optional<SubmissionRecord> earlier;
+  if (!key.empty()) earlier = coordinator_.submission(submission.key);
+  if (earlier && earlier->fingerprint != submission.fingerprint) {
+    return problem(422, "mismatch", "Idempotency-Key: \"" + key + "\" came with another body before, for pipeline " + earlier->pipeline +
+                                        "; expected a key of its own for each submission", call.request.target);
+  }
+  if (!earlier && coordinator_.num_unfinished_jobs() >= options_.queue) {
+    return problem(429, "unavailable", "the queue is full: " + std::to_string(options_.queue) + " jobs have not ended; try again later",
+                   call.request.target);
+  }
+  if (!earlier || earlier->answer.empty()) {
+    const PipelineRecord pipeline =
+        earlier ? coordinator_.pipeline(earlier->pipeline)
+                : coordinator_.submit(parse_submission(body), key.empty() ? std::nullopt : std::optional(submission));
+    const auto summary = [this](const std::string& id) { return job_summary(coordinator_.job(id)); };
+    submission.pipeline = pipeline.id;
+    submission.answer = json_response(201, {{"pipeline", {{"id", pipeline.id}, {"name", pipeline.name}}},
+                                            {"jobs", items(pipeline.jobs, summary)}}).body;
+    if (!key.empty()) coordinator_.remember_answer(submission.key, submission.answer);
+    earlier = submission;
+  }
+  HttpResponse response;
+  response.status = 201;
+  response.headers["Location"] = "/api/v1/pipelines/" + earlier->pipeline;
+  response.body = earlier->answer;
   return response;
 }
 
 HttpResponse Api::list_jobs(Call& call) {
   JobFilter filter;
-  const std::string state = call.query.text("state", "");
-  if (call.query.has("state")) {
-    filter.state = job_state_from_string(state);
-    std::string known;
-    for (const JobState each : all_job_states())
-      known += (known.empty() ? "" : ", ") + std::string(to_string(each));
-    if (!filter.state)
-      call.query.violation("state", "expected one of " + known + ", found \"" + state + "\"");
-  }
+  filter.state = job_state_from_string(call.query.text("state", ""));
   filter.pipeline = call.query.text("pipeline", "");
   filter.name = call.query.text("name", "");
   filter.parent = call.query.text("parent", "");
-  filter.after = call.query.integer("page_token", 0, 0, std::numeric_limits<std::int64_t>::max());
-  const std::int64_t limit = call.query.integer("limit", 100, 1, kMaxPage);
-  call.query.finish();
   filter.summaries = true;
-  filter.limit = limit + 1;  // one more shows whether there is a next page
-  std::vector<JobRecord> jobs = coordinator_.jobs(filter);
-  Json next;
-  if (static_cast<std::int64_t>(jobs.size()) > limit) {
-    jobs.resize(static_cast<std::size_t>(limit));
-    next = std::to_string(jobs.back().number);
-  }
-  return json_response(200, {{"items", items(jobs, job_summary)},
-                             {"next_page_token", next},
-                             {"last_event_id", std::to_string(coordinator_.last_event())}});
+  filter.after = call.integer("page_token");
+  filter.limit = call.integer("limit") + 1;  // one more shows whether there is a next page
+  HttpResponse response = page(call, coordinator_.jobs(filter), [](const JobRecord& job) { return job.number; }, job_summary,
+                               {{"last_event_id", std::to_string(coordinator_.last_event())}});
+  return response;
 }
 
+HttpResponse Api::list_pipelines(Call& call) {
+  const auto view = [](const PipelineRecord& pipeline) -> Json {
+    return {{"id", pipeline.id}, {"name", pipeline.name}, {"created", pipeline.created}};
+  };
+  return page(call, coordinator_.pipelines(call.integer("page_token"), call.integer("limit") + 1),
+              [](const PipelineRecord& pipeline) { return pipeline.number; }, view);
+}
+
+HttpResponse Api::openapi(Call&) { return json_response(200, openapi_document(build_version())); }
+
 HttpResponse Api::show_job(Call& call) {
-  call.query.finish();
-  const JobRecord job = coordinator_.job(call.id);
+  const JobRecord job = coordinator_.job(call.id());
   Json details =
       job_details(job, coordinator_.attempts(job.id), coordinator_.alarms(job.id),
                   coordinator_.run_folder(job.id));
@@ -319,21 +293,19 @@ HttpResponse Api::show_job(Call& call) {
 }
 
 HttpResponse Api::show_spec(Call& call) {
-  call.query.finish();
-  return json_response(200, coordinator_.worker_spec(call.id));
+  return json_response(200, coordinator_.worker_spec(call.id()));
 }
 
 HttpResponse Api::show_logs(Call& call) {
-  const JobRecord job = coordinator_.job(call.id);
-  const bool of_mpirun = call.query.text("rank", "0") == "mpirun";
-  const std::int64_t rank =
-      of_mpirun ? 0 : call.query.integer("rank", 0, 0, std::max(0, job.ranks - 1));
-  const std::int64_t offset =
-      call.query.integer("offset", 0, 0, std::numeric_limits<std::int64_t>::max());
-  const std::int64_t limit = call.query.integer("limit", 64 * 1024, 1, kMaxLogBytes);
-  const std::int64_t attempt =
-      call.query.integer("attempt", job.attempts, 1, std::numeric_limits<std::int32_t>::max());
-  call.query.finish();
+  const JobRecord job = coordinator_.job(call.id());
+  const std::string wanted = call.query.text("rank", "0");
+  const bool of_mpirun = wanted == "mpirun";
+  const int rank = of_mpirun ? 0 : std::stoi(wanted);  // the table's pattern holds
+  if (rank >= std::max(1, job.ranks)) {
+    throw Error(ErrorCode::kNotFound, job.id + ": rank " + wanted + ": expected 0 to " + std::to_string(job.ranks - 1));
+  }
+  const std::int64_t offset = call.integer("offset"), limit = call.integer("limit");
+  const std::int64_t attempt = call.query.has("attempt") ? call.integer("attempt") : job.attempts;
   if (call.query.has("attempt") && attempt > job.attempts) {
     throw Error(ErrorCode::kNotFound, job.id + ": attempt " + std::to_string(attempt) +
                                           ": there are " + std::to_string(job.attempts));
@@ -342,9 +314,9 @@ HttpResponse Api::show_logs(Call& call) {
   if (attempt > 0) {
     const std::string run = coordinator_.run_folder(job.id);
     const int number = static_cast<int>(attempt);
-    text = read_file_slice(
-        of_mpirun ? mpirun_log_file(run, number) : log_file(run, number, static_cast<int>(rank)),
-        offset, limit);
+    const std::string path =
+        of_mpirun ? mpirun_log_file(run, number) : log_file(run, number, rank);
+    text = read_beneath(run, path.substr(run.size() + 1), offset, limit);
   }
   const std::int64_t next = offset + static_cast<std::int64_t>(text.size());
   return {
@@ -358,9 +330,8 @@ HttpResponse Api::show_metrics(Call& call) {
   std::vector<std::string> keys;
   const std::string wanted = call.query.text("keys", "");
   if (!wanted.empty()) keys = split(wanted, ',');
-  const std::int64_t max_points = call.query.integer("max_points", 1000, 2, kMaxPoints);
-  call.query.finish();
-  const JobRecord job = coordinator_.job(call.id);
+  const std::int64_t max_points = call.integer("max_points");
+  const JobRecord job = coordinator_.job(call.id());
   const auto view = [](const MetricSeries& series) -> Json {
     return {{"key", series.key}, {"points", items(series.points, metric_view)}};
   };
@@ -370,34 +341,28 @@ HttpResponse Api::show_metrics(Call& call) {
 }
 
 HttpResponse Api::list_checkpoints(Call& call) {
-  call.query.finish();
-  return json_response(200, {{"items", items(coordinator_.checkpoints(call.id), checkpoint_view)}});
+  // By iteration, then attempt.
+  const auto key = [](const CheckpointRecord& checkpoint) { return checkpoint.iteration * (1 << 20) + checkpoint.attempt; };
+  return page(call, coordinator_.checkpoints(call.id()), key, checkpoint_view);
 }
 
 HttpResponse Api::list_shards(Call& call) {
-  call.query.finish();
-  return json_response(200, {{"items", items(coordinator_.shards(call.id), lease_view)}});
+  return page(call, coordinator_.shards(call.id()), [](const LeaseRecord& lease) { return lease.shard + 1; }, lease_view);
 }
 
 HttpResponse Api::list_job_workers(Call& call) {
-  call.query.finish();
-  return json_response(200, {{"items", items(coordinator_.workers(call.id), worker_view)}});
+  const auto key = [](const WorkerRecord& worker) { return std::int64_t{worker.rank} + 1; };
+  return page(call, coordinator_.workers(call.id()), key, worker_view);
 }
 
 HttpResponse Api::events(Call& call, const EventScope& scope) {
   std::set<std::string> types;
   const std::string wanted = call.query.text("types", "");
-  const std::vector<std::string>& known = event_types();
-  for (const std::string& type : wanted.empty() ? std::vector<std::string>{} : split(wanted, ',')) {
-    if (std::find(known.begin(), known.end(), type) == known.end()) {
-      call.query.violation("types", "expected some of state, metric, checkpoint, alarm, log, "
-                                    "progress, found \"" + type + "\"");
-    }
-    types.insert(type);
+  if (!wanted.empty()) {
+    for (const std::string& type : split(wanted, ',')) types.insert(type);
   }
-  call.query.finish();
   EventCursor after;
-  if (const std::string id = header(call.request, "last-event-id"); !id.empty()) {
+  if (const std::string id = header_field(call.request, "last-event-id"); !id.empty()) {
     const std::optional<EventCursor> parsed = event_cursor_from_string(id);
     if (!parsed) {
       return problem(400, "usage", "Last-Event-ID: expected the id of an event, found \"" + id + "\"",
@@ -414,18 +379,17 @@ HttpResponse Api::events(Call& call, const EventScope& scope) {
 }
 
 HttpResponse Api::job_events(Call& call) {
-  return events(call, {.job = coordinator_.job(call.id).id, .pipeline = ""});
+  return events(call, {.job = coordinator_.job(call.id()).id, .pipeline = ""});
 }
 
 HttpResponse Api::pipeline_events(Call& call) {
-  return events(call, {.job = "", .pipeline = coordinator_.pipeline(call.id).id});
+  return events(call, {.job = "", .pipeline = coordinator_.pipeline(call.id()).id});
 }
 
 HttpResponse Api::all_events(Call& call) { return events(call, {}); }
 
 HttpResponse Api::list_samples(Call& call) {
-  call.query.finish();
-  const std::string job = coordinator_.job(call.id).id;
+  const std::string job = coordinator_.job(call.id()).id;
   const auto view = [&](const SampleRecord& sample) -> Json {
     return {{"iteration", sample.iteration},
             {"images", sample.images},
@@ -433,40 +397,26 @@ HttpResponse Api::list_samples(Call& call) {
             {"frechet", sample.frechet ? Json(*sample.frechet) : Json(nullptr)},
             {"url", "/api/v1/jobs/" + job + "/samples/" + std::to_string(sample.iteration) + ".png"}};
   };
-  return json_response(200, {{"items", items(samples_of(coordinator_, job), view)}});
-}
-
-HttpResponse Api::show_sample(Call& call) {
-  call.query.finish();
-  for (const SampleRecord& sample : samples_of(coordinator_, call.id)) {
-    if (call.file != std::to_string(sample.iteration) + ".png") continue;
-    return tagged_response(call.request, "image/png", read_file(sample.file));
-  }
-  throw Error(ErrorCode::kNotFound, "samples of " + call.id + ": expected ITERATION.png of an evaluated " +
-                                        "checkpoint, found \"" + call.file + "\"");
+  return page(call, samples_of(coordinator_, job), [](const SampleRecord& sample) { return sample.iteration + 1; }, view);
 }
 
 HttpResponse Api::cancel(Call& call) {
-  call.query.finish();
-  return json_response(202, job_summary(coordinator_.cancel(call.id)));
+  return json_response(202, job_summary(coordinator_.cancel(call.id())));
 }
 
 HttpResponse Api::resume(Call& call) {
-  call.query.finish();
-  return json_response(202, job_summary(coordinator_.resume(call.id)));
+  return json_response(202, job_summary(coordinator_.resume(call.id())));
 }
 
 HttpResponse Api::checkpoint_now(Call& call) {
-  call.query.finish();
-  const JobRecord job = coordinator_.checkpoint_now(call.id);
+  const JobRecord job = coordinator_.checkpoint_now(call.id());
   HttpResponse response = json_response(202, job_summary(job));
   response.headers["Location"] = "/api/v1/jobs/" + job.id + "/checkpoints";
   return response;
 }
 
 HttpResponse Api::show_pipeline(Call& call) {
-  call.query.finish();
-  const PipelineRecord pipeline = coordinator_.pipeline(call.id);
+  const PipelineRecord pipeline = coordinator_.pipeline(call.id());
   const auto summary = [this](const std::string& id) { return job_summary(coordinator_.job(id)); };
   return json_response(200, {{"id", pipeline.id},
                              {"name", pipeline.name},
@@ -475,41 +425,12 @@ HttpResponse Api::show_pipeline(Call& call) {
                              {"jobs", items(pipeline.jobs, summary)}});
 }
 
-HttpResponse Api::tensorboard(Call& call) {
-  call.query.finish();
-  const JobRecord job = coordinator_.job(call.id);
-  std::vector<TensorboardPicture> pictures;
-  for (const SampleRecord& sample : samples_of(coordinator_, job.id)) {
-    TensorboardPicture& picture = pictures.emplace_back();
-    picture.iteration = sample.iteration;
-    picture.time = job.created;
-    picture.png = read_file(sample.file);
-    std::tie(picture.width, picture.height) = png_size(picture.png, sample.file);
-  }
-  HttpResponse response;
-  response.content_type = "application/octet-stream";
-  response.headers["Content-Disposition"] =
-      "attachment; filename=\"events.out.tfevents." + std::to_string(static_cast<std::int64_t>(job.created)) + "." + job.id + "\"";
-  response.body = tensorboard_file(coordinator_.metrics(job.id, {}, kMaxPoints), pictures, job.created);
-  return response;
-}
-
-HttpResponse Api::service_metrics(Call& call) {
-  call.query.finish();
-  HttpResponse response;
-  response.content_type = ServiceMetrics::kContentType;
-  response.body = metrics_.text(coordinator_, {.event_readers = events_.num_readers()});
-  return response;
-}
-
-HttpResponse Api::health(Call& call) {
-  call.query.finish();
+HttpResponse Api::health(Call&) {
   return json_response(
       200, {{"status", "ok"}, {"version", build_version()}, {"commit", build_commit()}});
 }
 
 HttpResponse Api::ready(Call& call) {
-  call.query.finish();
   if (stopping_)
     return problem(503, "unavailable", "the coordinator is stopping", call.request.target);
   coordinator_.jobs(

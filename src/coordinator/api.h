@@ -4,9 +4,14 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "coordinator/access.h"
+#include "coordinator/beneath.h"
+#include "coordinator/contract.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/event_hub.h"
 #include "coordinator/http_message.h"
@@ -14,9 +19,16 @@
 
 namespace onestep {
 
+struct ApiOptions {
+  AccessRules access = {};
+  FileRoots roots = FileRoots({"/"});  // what a spec may name files in
+  std::int64_t queue = 10'000;         // jobs that have not ended; beyond them nothing is taken
+};
+
 class Api {
  public:
-  explicit Api(Coordinator& coordinator) : coordinator_(coordinator), events_(coordinator) {}
+  explicit Api(Coordinator& coordinator, ApiOptions options = {})
+      : coordinator_(coordinator), options_(std::move(options)), events_(coordinator) {}
 
   // Everything that is wrong with a request is a problem document, never an exception; HEAD is
   // answered as GET. One thread: the coordinator's.
@@ -34,15 +46,13 @@ class Api {
  private:
   struct Call;
   using Handler = HttpResponse (Api::*)(Call& call);
-  struct Route {
-    const char* method;
-    const char* path;  // "{id}" stands for one segment
-    Handler handler;
-  };
-  static const std::vector<Route>& routes();
-  // `route` becomes what the request met: a route's path, "web", or stays.
+  static const std::map<std::string, Handler>& handlers();  // by operation id
+  // `route` becomes what the request met: an operation's path, "web", or stays.
   HttpResponse answer(const HttpRequest& request, std::string& route);
   HttpResponse dispatch(const HttpRequest& request, std::string& route);
+  HttpResponse run(const Operation& operation, const HttpRequest& request, const Caller& caller,
+                   const std::vector<std::string>& segments);
+  [[nodiscard]] Pipeline parse_submission(const nlohmann::json& body) const;
 
   HttpResponse submit(Call& call);
   HttpResponse list_jobs(Call& call);
@@ -51,6 +61,10 @@ class Api {
   HttpResponse show_logs(Call& call);
   HttpResponse show_metrics(Call& call);
   HttpResponse list_checkpoints(Call& call);
+  HttpResponse show_checkpoint(Call& call);
+  HttpResponse download_checkpoint_file(Call& call);
+  HttpResponse show_export(Call& call);
+  HttpResponse download_export_file(Call& call);
   HttpResponse list_shards(Call& call);
   HttpResponse list_job_workers(Call& call);
   HttpResponse list_samples(Call& call);
@@ -62,13 +76,16 @@ class Api {
   HttpResponse cancel(Call& call);
   HttpResponse resume(Call& call);
   HttpResponse checkpoint_now(Call& call);
+  HttpResponse list_pipelines(Call& call);
   HttpResponse show_pipeline(Call& call);
   HttpResponse tensorboard(Call& call);
   HttpResponse service_metrics(Call& call);
+  HttpResponse openapi(Call& call);
   HttpResponse health(Call& call);
   HttpResponse ready(Call& call);
 
   Coordinator& coordinator_;
+  const ApiOptions options_;
   EventHub events_;
   ServiceMetrics metrics_;
   bool stopping_ = false;

@@ -15,6 +15,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr double kKeyLifetime_s = 7 * 86400;  // of an Idempotency-Key
 constexpr double kFlushInterval_s = 1.0;  // progress and metrics into the database
 
 JobFilter of_pipeline(const std::string& id) {
@@ -92,7 +93,7 @@ JobRecord Coordinator::find_job(const std::string& id) {
               "job \"" + id + "\": expected an id or a name, found no such job");
 }
 
-PipelineRecord Coordinator::submit(const Pipeline& pipeline) {
+PipelineRecord Coordinator::submit(const Pipeline& pipeline, const std::optional<SubmissionRecord>& key) {
   for (const PipelineJob& entry : pipeline.jobs) require_new_folder(entry.spec);
   Store::Transaction transaction = store_.begin();
   PipelineRecord record;
@@ -123,8 +124,25 @@ PipelineRecord Coordinator::submit(const Pipeline& pipeline) {
   }
   // What can run at once is ready in the same transaction: one sync of the disk a submission.
   settle_dependencies([] {});
+  if (key) {
+    SubmissionRecord submission = *key;
+    submission.pipeline = record.id;
+    submission.created = record.created;
+    store_.insert_submission(submission);
+  }
   transaction.commit();
   return record;
+}
+
+std::optional<SubmissionRecord> Coordinator::submission(const std::string& key) {
+  store_.forget_submissions(options_.clock() - kKeyLifetime_s);
+  return store_.submission(key);
+}
+
+void Coordinator::remember_answer(const std::string& key, const std::string& answer) {
+  Store::Transaction transaction = store_.begin();
+  store_.put_submission_answer(key, answer);
+  transaction.commit();
 }
 
 PipelineRecord Coordinator::pipeline(const std::string& id) {
@@ -302,6 +320,10 @@ JobSpec Coordinator::resolved_spec(const JobRecord& job) {
   spec.output = run_folder(job.id);
   if (auto* options = std::get_if<ExportSpec>(&spec.options)) select_checkpoint(job, *options);
   return spec;
+}
+
+TokenVerdict Coordinator::judge_token(const std::string& text) {
+  return onestep::judge_token(store_, text, options_.clock());
 }
 
 // --- jobs and what they wait for ---

@@ -18,6 +18,7 @@
 #include "common/pipeline.h"
 #include "common/protocol.h"
 #include "common/run_folder.h"
+#include "coordinator/access_tokens.h"
 #include "coordinator/data_lock.h"
 #include "coordinator/launcher/launcher.h"
 #include "coordinator/rank_board.h"
@@ -31,6 +32,8 @@ struct CoordinatorOptions {
   std::string data;               // absolute; made if missing
   int slots = 1;                  // ranks that run at a time; a job that wants more runs alone
   std::function<double()> clock;  // Unix seconds
+  // Ranks prove by a secret in their run folder that they are the attempt's (worker_token_file).
+  bool worker_tokens = false;
 };
 
 // What a rank says first.
@@ -42,6 +45,7 @@ struct Hello {
   std::int64_t pid = 0;
   std::string host;
   std::string commit;
+  std::string token = {};  // the attempt's; "": none
 };
 // Errors: kCorrupt naming the field.
 Hello hello_from_json(const nlohmann::json& body);
@@ -113,7 +117,13 @@ class Coordinator {
   void set_sender(Sender sender) { sender_ = std::move(sender); }
 
   // --- REST ---
-  PipelineRecord submit(const Pipeline& pipeline);
+  // With a `key`, the submission is remembered with it, in the same transaction. Errors: kConflict for an output folder in use.
+  PipelineRecord submit(const Pipeline& pipeline, const std::optional<SubmissionRecord>& key = std::nullopt);
+  // What a submission of that key was answered; those of more than a week ago are forgotten.
+  std::optional<SubmissionRecord> submission(const std::string& key);
+  void remember_answer(const std::string& key, const std::string& answer);
+  std::vector<PipelineRecord> pipelines(std::int64_t after, std::int64_t limit) { return store_.pipelines(after, limit); }
+  std::int64_t num_unfinished_jobs() { return store_.num_unfinished_jobs(); }
   PipelineRecord pipeline(const std::string& id);
   std::vector<JobRecord> jobs(const JobFilter& filter);
   JobRecord job(const std::string& id);
@@ -144,6 +154,9 @@ class Coordinator {
   [[nodiscard]] std::string run_folder(const std::string& id);
   // The spec as the worker gets it: "@name" replaced, output set.
   nlohmann::json worker_spec(const std::string& id);
+
+  // Why a token opens nothing, or what it opens.
+  TokenVerdict judge_token(const std::string& text);
 
   // --- telemetry ---
   HelloAnswer hello(const Hello& hello);
@@ -187,6 +200,7 @@ class Coordinator {
   void start_ready_jobs();
   void start(JobRecord job, const std::string& reason);
   void write_run_folder(const JobRecord& job);
+  void write_worker_token(const JobRecord& job, int attempt);
 
   // Attempts.
   void reconcile();

@@ -1,8 +1,13 @@
 // The attempts of a coordinator's jobs: launched, adopted, watched, stopped, ended, restarted.
 #include "coordinator/coordinator.h"
 
+#include <filesystem>
+#include <system_error>
+
 #include "common/durable_file.h"
+#include "common/hash.h"
 #include "common/log.h"
+#include "common/secret.h"
 #include "coordinator/checkpoint_registry.h"
 
 #include <algorithm>
@@ -47,6 +52,16 @@ void Coordinator::write_run_folder(const JobRecord& job) {
   write_file_durably(job_file(run), to_json(resolved_spec(job)).dump(2) + "\n");
 }
 
+void Coordinator::write_worker_token(const JobRecord& job, int attempt) {
+  const std::string token = random_hex(32);
+  {
+    Store::Transaction transaction = store_.begin();
+    store_.put_attempt_token(job.id, attempt, sha256(token));
+    transaction.commit();
+  }
+  write_secret_file(worker_token_file(run_folder(job.id), attempt), token + "\n");
+}
+
 void Coordinator::start(JobRecord job, const std::string& reason) {
   AttemptRecord attempt;
   {
@@ -67,6 +82,7 @@ void Coordinator::start(JobRecord job, const std::string& reason) {
   }
   try {
     write_run_folder(job);
+    if (options_.worker_tokens) write_worker_token(job, attempt.number);
     const ProcessIdentity process = launcher_->launch(launch_request(job, attempt.number));
     Store::Transaction transaction = store_.begin();
     attempt.pid = process.pid;
@@ -239,6 +255,8 @@ void Coordinator::decide_end(JobRecord& job, AttemptRecord& attempt, const JobOu
   attempt.outcome = to_json(told);
   store_.update_attempt(attempt);
   store_.release_leases(job.id, attempt.number);
+  std::error_code ignored;  // a token of an attempt that has ended opens nothing
+  std::filesystem::remove(worker_token_file(run_folder(job.id), attempt.number), ignored);
   job.outcome = attempt.outcome;
   job.ended = now;
   if (told.state == "succeeded") {

@@ -35,6 +35,7 @@ Hello hello_from_json(const json& body) {
   hello.pid = integer_field(body, "hello", "pid", 0, INT64_MAX);
   hello.host = text_field(body, "hello", "host");
   hello.commit = text_field(body, "hello", "commit");
+  if (body.contains("token")) hello.token = text_field(body, "hello", "token");
   return hello;
 }
 
@@ -68,6 +69,14 @@ HelloAnswer Coordinator::hello(const Hello& hello) {
   HelloAnswer answer;
   answer.refusal = fence(hello.job, hello.attempt, hello.rank, job);
   if (answer.refusal) return answer;
+  // An attempt that an older coordinator launched has none.
+  const std::string token = options_.worker_tokens ? store_.attempt_token(hello.job, hello.attempt) : "";
+  if (!token.empty() && !equal_in_constant_time(sha256(hello.token), token)) {
+    answer.refusal = refusal(ErrorCode::kMismatch, "hello of " + hello.job + ": token: expected that of " +
+                                                       attempt_name(hello.attempt) + ", found " +
+                                                       (hello.token.empty() ? "none" : "another"));
+    return answer;
+  }
   if (hello.ranks != job->ranks) {
     answer.refusal = refusal(ErrorCode::kMismatch, "ranks of " + hello.job + ": expected " +
                                                        std::to_string(job->ranks) + ", found " +

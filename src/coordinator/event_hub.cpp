@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "common/run_folder.h"
-#include "coordinator/file_slice.h"
+#include "coordinator/beneath.h"
 
 namespace onestep {
 namespace {
@@ -30,6 +30,16 @@ std::string sse_text(const std::string& id, const std::string& type, const std::
 
 bool wants(const std::set<std::string>& types, const std::string& type) {
   return types.empty() || types.contains(type);
+}
+
+// A run folder may be where others write: what stands there in the log's place must not stop everybody's events.
+std::string read_log_file(const std::string& run, int attempt, std::int64_t offset, std::int64_t limit) {
+  try {
+    return read_beneath(run, log_file(run, attempt, 0).substr(run.size() + 1), offset, limit);
+  } catch (const Error& error) {
+    log_warning(std::string("events: a log can't be read: ") + error.what());
+    return "";
+  }
 }
 
 }  // namespace
@@ -242,7 +252,7 @@ std::string EventHub::log_piece(const JobRecord& job, LogPosition& position,
     const std::int64_t limit = last_stretch
                                    ? std::min(limits_.log_bytes, until->offset - position.offset)
                                    : limits_.log_bytes;
-    std::string text = read_file_slice(log_file(run, position.attempt, 0), position.offset, limit);
+    std::string text = read_log_file(run, position.attempt, position.offset, limit);
     const bool full = static_cast<std::int64_t>(text.size()) == limit;
     const bool over = position.attempt < job.attempts || !is_active(job.state);
     // A line that is being written is sent when it is whole; one that is too long, in parts.
@@ -259,13 +269,14 @@ std::string EventHub::log_piece(const JobRecord& job, LogPosition& position,
 
 LogPosition EventHub::log_end(const JobRecord& job) {
   if (job.attempts == 0) return {};
-  const std::string path = log_file(coordinator_.run_folder(job.id), job.attempts, 0);
+  const std::string run = coordinator_.run_folder(job.id);
+  const std::string path = log_file(run, job.attempts, 0);
   std::error_code missing;
   const auto size = static_cast<std::int64_t>(std::filesystem::file_size(path, missing));
   if (missing) return {job.attempts, 0};
   if (!is_active(job.state)) return {job.attempts, size};
   const std::int64_t first = std::max<std::int64_t>(0, size - limits_.log_bytes);
-  const std::size_t line_end = read_file_slice(path, first, size - first).rfind('\n');
+  const std::size_t line_end = read_log_file(run, job.attempts, first, size - first).rfind('\n');
   if (line_end == std::string::npos) return {job.attempts, first};
   return {job.attempts, first + static_cast<std::int64_t>(line_end) + 1};
 }

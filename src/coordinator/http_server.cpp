@@ -6,6 +6,8 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -29,14 +31,13 @@ namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using asio::ip::tcp;
 using boost::system::error_code;
-using Stream = std::shared_ptr<beast::tcp_stream>;
 
 namespace {
 
 [[noreturn]] void refuse_address(const std::string& text, const std::string& why) {
   throw Error(ErrorCode::kUsage, "listen address: found \"" + text +
-                                     "\"; expected HOST:PORT with a loopback " +
-                                     "HOST (127.0.0.1, localhost, [::1]) and PORT 0-65535; " + why);
+                                     "\"; expected HOST:PORT with a numeric HOST (127.0.0.1, [::1]) or localhost, and " +
+                                     "PORT 0-65535; " + why);
 }
 
 std::string lower_case(std::string_view text) {
@@ -73,11 +74,63 @@ void fill_header(http::response<Body>& response, const HttpResponse& from, bool 
   response.set(http::field::cache_control, "no-store");
   response.set("X-Content-Type-Options", "nosniff");
   for (const auto& [name, value] : from.headers) response.set(name, value);
-  response.content_length(from.body.size());
+  response.content_length(from.file ? static_cast<std::uint64_t>(from.file->length) : from.body.size());
   response.keep_alive(keep_alive);
 }
 
-asio::awaitable<error_code> write_response(Stream stream, HttpResponse from, bool head_only,
+constexpr std::int64_t kFilePiece = 256 * 1024;  // read and sent at a time
+
+// A socket that was accepted, with TLS around it where that is spoken.
+struct Connection {
+  Connection(tcp::socket socket, asio::ssl::context* context) : lowest(std::move(socket)) {
+    if (context != nullptr) tls.emplace(lowest, *context);
+  }
+  beast::tcp_stream lowest;
+  std::optional<asio::ssl::stream<beast::tcp_stream&>> tls;
+  bool streaming = false;  // events: counted by the event hub
+};
+using ConnectionPtr = std::shared_ptr<Connection>;
+
+// A field that decides something must not stand twice: two programs could each believe another one.
+std::string ambiguity(const http::request<http::string_body>& request) {
+  for (const char* name : {"Host", "Origin", "Authorization", "Content-Type", "Content-Length", "Transfer-Encoding",
+                           "Idempotency-Key", "Last-Event-ID", "Range", "If-Range"}) {
+    if (request.count(name) > 1) return std::string(name) + ": expected at most once, found it several times";
+  }
+  const auto coding = request.find(http::field::transfer_encoding);
+  if (coding != request.end() && lower_case(coding->value()) != "chunked") {
+    return "Transfer-Encoding: expected chunked, found \"" + std::string(coding->value()) + "\"";
+  }
+  if (request.version() == 11 && request.count(http::field::host) == 0) return "Host: expected one, found none";
+  if (!request.target().starts_with('/')) {
+    return "target: expected a path, found \"" + std::string(request.target()) + "\"";
+  }
+  return "";
+}
+
+// Length and pieces of a file; a file that became shorter ends the connection.
+template <class S>
+asio::awaitable<error_code> write_file_part(S& stream, beast::tcp_stream& lowest, HttpResponse from, unsigned version,
+                                            bool keep_alive, std::chrono::milliseconds timeout) {
+  error_code error;
+  const FilePart& part = *from.file;
+  http::response<http::empty_body> response;
+  response.version(version);
+  fill_header(response, from, keep_alive);
+  http::response_serializer<http::empty_body> serializer(response);
+  co_await http::async_write_header(stream, serializer, asio::redirect_error(asio::use_awaitable, error));
+  for (std::int64_t sent = 0; !error && sent < part.length;) {
+    const std::string piece = part.file.read_at(part.offset + sent, std::min(kFilePiece, part.length - sent));
+    if (piece.empty()) co_return make_error_code(asio::error::eof);
+    lowest.expires_after(timeout);
+    co_await asio::async_write(stream, asio::buffer(piece), asio::redirect_error(asio::use_awaitable, error));
+    sent += static_cast<std::int64_t>(piece.size());
+  }
+  co_return error;
+}
+
+template <class S>
+asio::awaitable<error_code> write_response(S& stream, HttpResponse from, bool head_only,
                                            unsigned version, bool keep_alive) {
   error_code error;
   if (head_only) {
@@ -85,27 +138,27 @@ asio::awaitable<error_code> write_response(Stream stream, HttpResponse from, boo
     response.version(version);
     fill_header(response, from, keep_alive);
     http::response_serializer<http::empty_body> serializer(response);
-    co_await http::async_write_header(*stream, serializer,
+    co_await http::async_write_header(stream, serializer,
                                       asio::redirect_error(asio::use_awaitable, error));
   } else {
     http::response<http::string_body> response;
     response.version(version);
     fill_header(response, from, keep_alive);
     response.body() = std::move(from.body);
-    co_await http::async_write(*stream, response, asio::redirect_error(asio::use_awaitable, error));
+    co_await http::async_write(stream, response, asio::redirect_error(asio::use_awaitable, error));
   }
   co_return error;
 }
 
 // Reads on for a moment after the last response: closing with unread bytes would reset the
 // connection before the client has seen what it was told.
-asio::awaitable<void> linger(Stream stream) {
+asio::awaitable<void> linger(beast::tcp_stream& stream) {
   error_code error;
-  stream->socket().shutdown(tcp::socket::shutdown_send, error);
-  stream->expires_after(std::chrono::seconds(2));
+  stream.socket().shutdown(tcp::socket::shutdown_send, error);
+  stream.expires_after(std::chrono::seconds(2));
   std::string scrap(64 * 1024, '\0');
   for (std::size_t total = 0; !error && total < (16U << 20);) {
-    total += co_await stream->async_read_some(asio::buffer(scrap),
+    total += co_await stream.async_read_some(asio::buffer(scrap),
                                               asio::redirect_error(asio::use_awaitable, error));
   }
 }
@@ -115,8 +168,9 @@ asio::awaitable<void> linger(Stream stream) {
 class HttpServer::Implementation : public std::enable_shared_from_this<Implementation> {
  public:
   Implementation(asio::io_context& io, const ListenAddress& address, HttpLimits limits,
-                 Handler handler)
+                 Handler handler, const std::optional<TlsFiles>& tls)
       : io_(io), limits_(limits), handler_(std::move(handler)), acceptor_(io), retry_(io) {
+    if (tls) use_certificate(*tls);
     const tcp::endpoint endpoint(asio::ip::make_address(address.host), address.port);
     try {
       acceptor_.open(endpoint.protocol());
@@ -136,7 +190,7 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
     return {endpoint.address().to_string(), endpoint.port()};
   }
 
-  int num_connections() const { return static_cast<int>(streams_.size()); }
+  int num_connections() const { return static_cast<int>(connections_.size()); }
 
   void start() { asio::co_spawn(io_, accept_all(shared_from_this()), asio::detached); }
 
@@ -144,10 +198,23 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
     error_code ignored;
     acceptor_.close(ignored);
     retry_.cancel();
-    for (const Stream& stream : streams_) stream->close();
+    for (const ConnectionPtr& connection : connections_) connection->lowest.close();
   }
 
  private:
+  void use_certificate(const TlsFiles& files) {
+    tls_.emplace(asio::ssl::context::tls_server);
+    tls_->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_compression);
+    SSL_CTX_set_min_proto_version(tls_->native_handle(), TLS1_2_VERSION);
+    try {
+      tls_->use_certificate_chain_file(files.certificate);
+      tls_->use_private_key_file(files.key, asio::ssl::context::pem);
+    } catch (const boost::system::system_error& error) {
+      throw Error(ErrorCode::kCorrupt, files.certificate + ", " + files.key + ": expected a certificate and its key in PEM; " +
+                                           error.code().message());
+    }
+  }
+
   // `self` keeps the object alive for as long as the coroutine runs.
   asio::awaitable<void> accept_all(std::shared_ptr<Implementation> self) {
     while (acceptor_.is_open()) {
@@ -162,17 +229,19 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
         continue;
       }
       close_on_exec(socket.native_handle());
-      if (num_connections() >= limits_.connections) {
+      if (num_connections() - num_streaming_ >= limits_.connections) {
         turn_away(std::move(socket));
         continue;
       }
-      auto stream = std::make_shared<beast::tcp_stream>(std::move(socket));
-      streams_.insert(stream);
-      asio::co_spawn(io_, serve_connection(self, stream), asio::detached);
+      auto connection = std::make_shared<Connection>(std::move(socket), tls_ ? &*tls_ : nullptr);
+      connections_.insert(connection);
+      asio::co_spawn(io_, serve_connection(self, connection), asio::detached);
     }
   }
 
+  // With TLS there is no time for a handshake: the connection is closed without a word.
   void turn_away(tcp::socket socket) const {
+    if (tls_) return;
     const HttpResponse response =
         problem(503, "unavailable",
                 "too many connections: limit " + std::to_string(limits_.connections), "");
@@ -186,42 +255,60 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
     socket.shutdown(tcp::socket::shutdown_both, ignored);
   }
 
-  asio::awaitable<void> serve_connection(std::shared_ptr<Implementation> self, Stream stream) {
+  asio::awaitable<void> serve_connection(std::shared_ptr<Implementation> self, ConnectionPtr connection) {
     try {
       beast::flat_buffer buffer;
-      while (co_await serve_request(stream, buffer)) {
+      if (!connection->tls) {
+        while (co_await serve_request(connection->lowest, *connection, buffer)) {
+        }
+      } else if (co_await shake_hands(*connection)) {
+        while (co_await serve_request(*connection->tls, *connection, buffer)) {
+        }
+        error_code ignored;
+        connection->lowest.expires_after(std::chrono::seconds(2));
+        co_await connection->tls->async_shutdown(asio::redirect_error(asio::use_awaitable, ignored));
       }
     } catch (const std::exception& error) {
       log_error(std::string("HTTP: connection dropped: ") + error.what());
     }
-    stream->close();
-    self->streams_.erase(stream);
+    connection->lowest.close();
+    if (connection->streaming) --num_streaming_;
+    self->connections_.erase(connection);
+  }
+
+  asio::awaitable<bool> shake_hands(Connection& connection) {
+    error_code error;
+    connection.lowest.expires_after(limits_.timeout);
+    co_await connection.tls->async_handshake(asio::ssl::stream_base::server,
+                                             asio::redirect_error(asio::use_awaitable, error));
+    co_return !error;
   }
 
   // False when the connection is over.
-  asio::awaitable<bool> serve_request(Stream stream, beast::flat_buffer& buffer) {
+  template <class S>
+  asio::awaitable<bool> serve_request(S& stream, Connection& connection, beast::flat_buffer& buffer) {
     http::request_parser<http::string_body> parser;
     parser.header_limit(limits_.header_bytes);
     parser.body_limit(limits_.body_bytes);
     error_code error;
-    stream->expires_after(limits_.timeout);
-    co_await http::async_read_header(*stream, buffer, parser,
+    connection.lowest.expires_after(limits_.timeout);
+    co_await http::async_read_header(stream, buffer, parser,
                                      asio::redirect_error(asio::use_awaitable, error));
     if (!error && lower_case(parser.get()[http::field::expect]) == "100-continue") {
       static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
-      co_await asio::async_write(*stream, asio::buffer(kContinue),
+      co_await asio::async_write(stream, asio::buffer(kContinue),
                                  asio::redirect_error(asio::use_awaitable, error));
     }
     if (!error) {
-      co_await http::async_read(*stream, buffer, parser,
+      co_await http::async_read(stream, buffer, parser,
                                 asio::redirect_error(asio::use_awaitable, error));
     }
     if (error) {
       if (std::optional<HttpResponse> response = refusal(error, limits_)) {
-        stream->expires_after(limits_.timeout);
+        connection.lowest.expires_after(limits_.timeout);
         const error_code failed =
             co_await write_response(stream, std::move(*response), false, 11, false);
-        if (!failed) co_await linger(stream);
+        if (!failed && !connection.tls) co_await linger(connection.lowest);
       }
       co_return false;
     }
@@ -233,22 +320,30 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
     for (const auto& field : parsed)
       request.headers[lower_case(field.name_string())] = std::string(field.value());
 
-    const bool keep_alive = parsed.keep_alive();
-    HttpResponse response = answer(request);
+    const std::string unclear = ambiguity(parsed);
+    const bool keep_alive = parsed.keep_alive() && unclear.empty();
+    HttpResponse response = unclear.empty() ? answer(request) : problem(400, "usage", unclear, request.target);
     if (response.stream && request.method != "HEAD") {
       http::response<http::empty_body> head;
       head.version(parsed.version());
       fill_header(head, response, false);
       head.erase(http::field::content_length);
-      co_await write_body_stream(*stream, std::move(head), std::move(response.stream),
+      connection.streaming = true;
+      ++num_streaming_;
+      co_await write_body_stream(stream, connection.lowest, std::move(head), std::move(response.stream),
                                  limits_.timeout, limits_.heartbeat);
       co_return false;
     }
-    stream->expires_after(limits_.timeout);
-    error = co_await write_response(stream, std::move(response), request.method == "HEAD",
-                                    parsed.version(), keep_alive);
+    connection.lowest.expires_after(limits_.timeout);
+    if (response.file && request.method != "HEAD") {
+      error = co_await write_file_part(stream, connection.lowest, std::move(response), parsed.version(), keep_alive,
+                                       limits_.timeout);
+    } else {
+      error = co_await write_response(stream, std::move(response), request.method == "HEAD",
+                                      parsed.version(), keep_alive);
+    }
     if (error) co_return false;
-    if (!keep_alive) co_await linger(stream);
+    if (!keep_alive && !connection.tls) co_await linger(connection.lowest);
     co_return keep_alive;
   }
 
@@ -266,26 +361,19 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
   const Handler handler_;
   tcp::acceptor acceptor_;
   asio::steady_timer retry_;
-  std::set<Stream> streams_;
+  std::optional<asio::ssl::context> tls_;
+  std::set<ConnectionPtr> connections_;
+  int num_streaming_ = 0;
 };
 
 HttpServer::HttpServer(asio::io_context& io, const ListenAddress& address, HttpLimits limits,
-                       Handler handler)
-    : implementation_(std::make_shared<Implementation>(io, address, limits, std::move(handler))) {}
+                       Handler handler, const std::optional<TlsFiles>& tls)
+    : implementation_(std::make_shared<Implementation>(io, address, limits, std::move(handler), tls)) {}
 HttpServer::~HttpServer() { stop(); }
 ListenAddress HttpServer::address() const { return implementation_->address(); }
 int HttpServer::num_connections() const { return implementation_->num_connections(); }
 void HttpServer::start() { implementation_->start(); }
 void HttpServer::stop() { implementation_->stop(); }
-
-bool is_loopback_host(const std::string& host) {
-  if (lower_case(host) == "localhost") return true;
-  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
-  error_code error;
-  const auto address =
-      asio::ip::make_address(bracketed ? host.substr(1, host.size() - 2) : host, error);
-  return !error && address.is_loopback();
-}
 
 ListenAddress parse_listen_address(const std::string& text) {
   const std::size_t colon = text.rfind(':');
@@ -302,15 +390,11 @@ ListenAddress parse_listen_address(const std::string& text) {
   if (host.find(':') != std::string::npos && host.front() != '[') {
     refuse_address(text, "an IPv6 address stands in brackets");
   }
-  if (!is_loopback_host(host)) {
-    refuse_address(
-        text, "\"" + host +
-                  "\" is reachable from other machines, and whoever reaches the port can " +
-                  "run jobs here, since there is no authentication; use a tunnel (ssh -L) instead");
-  }
   if (lower_case(host) == "localhost") host = "127.0.0.1";
   if (host.front() == '[') host = host.substr(1, host.size() - 2);
-  address.host = asio::ip::make_address(host).to_string();
+  error_code wrong;
+  address.host = asio::ip::make_address(host, wrong).to_string();
+  if (wrong) refuse_address(text, "\"" + host + "\" is no numeric address");
   return address;
 }
 

@@ -16,15 +16,21 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <cstdlib>
 #include <iostream>
+#include <optional>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "common/build_info.h"
 #include "common/durable_file.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/private_ca.h"
 #include "coordinator/api.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/data_tools.h"
 #include "coordinator/http_server.h"
 #include "coordinator/launcher/local_mpirun.h"
 #include "coordinator/telemetry_listener.h"
@@ -44,10 +50,58 @@ struct Arguments {
   int slots = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   bool stop_workers = false;
   std::string log_format;  // "": as the environment says
+  std::string tls;                 // folder with server.crt and server.key; "": none
+  std::string auth;                // "none", "token"; "": none on a loopback address, else token
+  std::int64_t queue = 10'000;     // jobs that have not ended
+  std::vector<std::string> roots;  // folders that jobs may name files in, besides the data folder
 };
 
 double unix_seconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+bool needs_tokens(const Arguments& arguments) {
+  if (!arguments.auth.empty()) return arguments.auth == "token";
+  return !is_loopback_host(parse_listen_address(arguments.listen).host);
+}
+
+std::optional<TlsFiles> tls_files(const Arguments& arguments) {
+  if (arguments.tls.empty()) return std::nullopt;
+  return TlsFiles{arguments.tls + "/server.crt", arguments.tls + "/server.key"};
+}
+
+AccessRules access_rules(const Arguments& arguments) {
+  const std::optional<TlsFiles> tls = tls_files(arguments);
+  return {.tokens = needs_tokens(arguments),
+          .tls = tls.has_value(),
+          .hosts = tls ? certificate_names(tls->certificate) : std::vector<std::string>{}};
+}
+
+// Refuses before anything is bound or changed. A data folder that was never used has no tokens.
+void check_doors(const Arguments& arguments) {
+  const ListenAddress address = parse_listen_address(arguments.listen);
+  const bool loopback = is_loopback_host(address.host);
+  int num_tokens = 0;
+  const std::string database = arguments.data + "/coordinator.sqlite";
+  if (!loopback && Store::schema_version(database) > 0) {
+    Store store(database);
+    num_tokens = num_valid_tokens(store, unix_seconds());
+  }
+  require_locked_doors(to_string(address), loopback, !arguments.tls.empty(), needs_tokens(arguments), num_tokens);
+}
+
+// Whoever reaches a loopback listener without tokens is taken for this machine's one user: what that user works on, the
+// folder where the coordinator was started and the home folder, is open to jobs. With tokens only what the operator lists.
+FileRoots file_roots(const Arguments& arguments) {
+  std::vector<std::string> folders = {arguments.data};
+  folders.insert(folders.end(), arguments.roots.begin(), arguments.roots.end());
+  if (arguments.roots.empty() && !needs_tokens(arguments)) {
+    const char* home = std::getenv("HOME");
+    for (const std::string& folder : {std::filesystem::current_path().string(), std::string(home != nullptr ? home : "")}) {
+      if (folder.starts_with('/') && folder != "/") folders.push_back(folder);
+    }
+  }
+  return FileRoots(folders);
 }
 
 int cores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
@@ -60,7 +114,7 @@ class Service {
       : io_(io),
         arguments_(arguments),
         http_(io, parse_listen_address(arguments.listen), {},
-              [this](const HttpRequest& request) { return api_.handle(request); }),
+              [this](const HttpRequest& request) { return api_.handle(request); }, tls_files(arguments)),
         telemetry_(io, {},
                    {.hello = [this](const Hello& hello) { return coordinator_.hello(hello); },
                     .messages =
@@ -68,10 +122,10 @@ class Service {
                           return coordinator_.on_messages(messages);
                         }}),
         coordinator_(
-            {.data = arguments.data, .slots = arguments.slots, .clock = unix_seconds},
+            {.data = arguments.data, .slots = arguments.slots, .clock = unix_seconds, .worker_tokens = true},
             std::make_unique<LocalMpirun>(LocalMpirunOptions{
                 .worker = worker_beside_this_program(), .mpirun = "mpirun", .cores = cores()})),
-        api_(coordinator_),
+        api_(coordinator_, {.access = access_rules(arguments), .roots = file_roots(arguments), .queue = arguments.queue}),
         timer_(io),
         signals_(io, SIGINT, SIGTERM) {}
 
@@ -83,14 +137,16 @@ class Service {
     http_.start();
     asio::co_spawn(io_, tick_until_stopped(), asio::detached);
     asio::co_spawn(io_, wait_for_signals(), asio::detached);
-    std::cout << "onestep-coordinator listening on http://" << to_string(http_.address())
-              << ", data in " << arguments_.data << std::endl;
+    std::cout << "onestep-coordinator listening on " << url() << ", data in " << arguments_.data << std::endl;
   }
 
  private:
+  std::string url() const { return (arguments_.tls.empty() ? "http://" : "https://") + to_string(http_.address()); }
+
   // How workers and people find this coordinator; a restarted one rewrites it.
   void write_address() const {
     const nlohmann::ordered_json address = {{"http", to_string(http_.address())},
+                                            {"url", url()},
                                             {"telemetry", telemetry_.address()},
                                             {"pid", ::getpid()},
                                             {"started", static_cast<std::int64_t>(unix_seconds())}};
@@ -189,13 +245,22 @@ std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) 
                  "folder with everything the service keeps; made if missing")
       ->required();
   app.add_option("--listen", arguments.listen,
-                 "HOST:PORT for HTTP, loopback only; port 0: any free one")
+                 "HOST:PORT for HTTP; port 0: any free one; an address that other machines reach needs --tls and tokens")
       ->capture_default_str();
   app.add_option("--slots", arguments.slots, "ranks that run at a time; a job with more runs alone")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app.add_option("--log-format", arguments.log_format, "text or json, of this program and of the workers it launches")
       ->check(CLI::IsMember({"text", "json"}));
+  app.add_option("--tls", arguments.tls, "folder with server.crt and server.key, as 'onestep init-tls' makes it");
+  app.add_option("--auth", arguments.auth, "none, or token: every call needs one (default: none on a loopback address, else token)")
+      ->check(CLI::IsMember({"none", "token"}));
+  app.add_option("--root", arguments.roots,
+                 "folder that jobs may name files in, besides --data; may be repeated (default without tokens: the current "
+                 "and the home folder)");
+  app.add_option("--queue", arguments.queue, "jobs that may be waiting or running; beyond them nothing is taken (429)")
+      ->check(CLI::Range(1, 10'000'000))
+      ->capture_default_str();
   app.add_flag("--stop-workers", arguments.stop_workers,
                "on SIGTERM or SIGINT let running attempts save and end (without it they go on, and "
                "are adopted at the "
@@ -213,16 +278,19 @@ std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) 
   }
   arguments.data = std::filesystem::absolute(arguments.data).lexically_normal().string();
   if (arguments.data.size() > 1 && arguments.data.ends_with('/')) arguments.data.pop_back();
+  for (std::string& root : arguments.roots) root = std::filesystem::absolute(root).lexically_normal().string();
   return std::nullopt;
 }
 
 int run(int argc, char** argv) {
+  if (is_data_tool(argc, argv)) return run_data_tool(argc, argv);
   Arguments arguments;
   if (const std::optional<int> status = parse_arguments(argc, argv, arguments)) return *status;
   if (!arguments.log_format.empty()) set_log_format(arguments.log_format);
   set_log_context("coordinator");
   std::signal(SIGPIPE, SIG_IGN);
   raise_descriptor_limit();
+  check_doors(arguments);
   asio::io_context io(1);
   Service service(io, arguments);
   service.start();

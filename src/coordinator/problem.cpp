@@ -5,22 +5,30 @@
 #include <array>
 #include <utility>
 
+#include "coordinator/request_query.h"
+
 namespace onestep {
 
 std::string_view reason_phrase(int status) {
-  static constexpr std::array<std::pair<int, std::string_view>, 14> kPhrases = {
+  static constexpr std::array<std::pair<int, std::string_view>, 20> kPhrases = {
       {{200, "OK"},
        {201, "Created"},
        {202, "Accepted"},
+       {206, "Partial Content"},
+       {304, "Not Modified"},
        {400, "Bad Request"},
+       {401, "Unauthorized"},
        {403, "Forbidden"},
        {404, "Not Found"},
        {405, "Method Not Allowed"},
        {409, "Conflict"},
        {413, "Content Too Large"},
        {415, "Unsupported Media Type"},
+       {416, "Range Not Satisfiable"},
        {422, "Unprocessable Content"},
+       {429, "Too Many Requests"},
        {431, "Request Header Fields Too Large"},
+       {500, "Internal Server Error"},
        {503, "Service Unavailable"},
        {507, "Insufficient Storage"}}};
   for (const auto& [known, phrase] : kPhrases) {
@@ -30,7 +38,7 @@ std::string_view reason_phrase(int status) {
 }
 
 HttpResponse problem(int status, const std::string& name, const std::string& detail,
-                     const std::string& instance, const std::vector<Violation>& errors) {
+                     const std::string& instance, const std::vector<Violation>& errors, bool in_query) {
   nlohmann::ordered_json document = {{"type", "urn:onestep:problem:" + name},
                                      {"title", reason_phrase(status)},
                                      {"status", status},
@@ -39,22 +47,26 @@ HttpResponse problem(int status, const std::string& name, const std::string& det
   if (!errors.empty()) {
     document["errors"] = nlohmann::ordered_json::array();
     for (const Violation& error : errors) {
-      document["errors"].push_back({{"pointer", error.pointer}, {"detail", error.message}});
+      document["errors"].push_back({{in_query ? "parameter" : "pointer", error.pointer}, {"detail", error.message}});
     }
   }
   // Details and targets quote what the client sent, which need not be valid UTF-8.
   const auto replace = nlohmann::ordered_json::error_handler_t::replace;
-  return {.status = status,
+  HttpResponse response{.status = status,
           .content_type = "application/problem+json",
           .headers = {},
           .body = document.dump(-1, ' ', false, replace) + "\n"};
+  if (status == 429 || status == 503) response.headers["Retry-After"] = "5";
+  return response;
 }
 
 HttpResponse problem(const Error& error, const std::string& instance) {
   std::vector<Violation> errors;
   if (const auto* config = dynamic_cast<const ConfigError*>(&error)) errors = config->violations();
+  const auto* query = dynamic_cast<const QueryError*>(&error);
+  if (query != nullptr) errors = query->violations();
   return problem(http_status(error.code()), to_string(error.code()), error.what(), instance,
-                 errors);
+                 errors, query != nullptr);
 }
 
 int http_status(ErrorCode code) {

@@ -9,11 +9,12 @@
 
 namespace onestep {
 
-// {type, title, status, detail, instance} and, when there are any, errors[{pointer, detail}].
+// {type, title, status, detail, instance} and, when there are any, errors[{pointer, detail}], or
+// with `in_query` errors[{parameter, detail}]. 429 and 503 say when to come again (Retry-After).
 // `name` is the last part of the type ("urn:onestep:problem:not_found"); `instance` is the
 // request's target.
 HttpResponse problem(int status, const std::string& name, const std::string& detail,
-                     const std::string& instance, const std::vector<Violation>& errors = {});
+                     const std::string& instance, const std::vector<Violation>& errors = {}, bool in_query = false);
 // The same for an exception; a ConfigError's violations become errors[].
 HttpResponse problem(const Error& error, const std::string& instance);
 

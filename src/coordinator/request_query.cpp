@@ -1,9 +1,23 @@
 #include "coordinator/request_query.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 
 namespace onestep {
+
+std::string percent_encode(std::string_view text) {
+  static constexpr char kHex[] = "0123456789ABCDEF";
+  std::string encoded;
+  for (const unsigned char c : text) {
+    if (std::isalnum(c) || c == '-' || c == '_' || c == '.' || c == '~') {
+      encoded += static_cast<char>(c);
+    } else {
+      encoded += {'%', kHex[c >> 4], kHex[c & 15]};
+    }
+  }
+  return encoded;
+}
 
 std::optional<std::string> percent_decode(std::string_view text) {
   std::string decoded;
@@ -70,17 +84,16 @@ void RequestQuery::violation(const std::string& name, const std::string& message
 }
 
 void RequestQuery::finish() const {
-  std::string text;
-  for (const Violation& violation : violations_)
-    text += "; " + violation.pointer + ": " + violation.message;
+  std::vector<Violation> wrong = violations_;
   for (const auto& [name, value] : fields_) {
-    if (!known_.contains(name)) text += "; " + name + ": unknown";
+    if (!known_.contains(name)) wrong.push_back({name, "unknown"});
   }
-  if (text.empty()) return;
+  if (wrong.empty()) return;
+  std::string text;
+  for (const Violation& violation : wrong) text += "; " + violation.pointer + ": " + violation.message;
   std::string allowed;
   for (const std::string& name : known_) allowed += (allowed.empty() ? "" : ", ") + name;
-  throw Error(ErrorCode::kUsage,
-              "query" + text + "; fields here: " + (allowed.empty() ? "none" : allowed));
+  throw QueryError("query" + text + "; fields here: " + (allowed.empty() ? "none" : allowed), std::move(wrong));
 }
 
 }  // namespace onestep

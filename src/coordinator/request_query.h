@@ -7,16 +7,30 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/error.h"
 
 namespace onestep {
 
+// "a b/c" -> "a%20b%2Fc".
+std::string percent_encode(std::string_view text);
 // "%41+" -> "A+". nullopt for an incomplete escape or an escaped zero byte.
 std::optional<std::string> percent_decode(std::string_view text);
 
-// Query fields, each read once by name; finish() names what is left over and whatever was wrong.
+// What is wrong with a query, field by field: `pointer` is a field's name.
+class QueryError : public Error {
+ public:
+  QueryError(const std::string& message, std::vector<Violation> violations)
+      : Error(ErrorCode::kUsage, message), violations_(std::move(violations)) {}
+  [[nodiscard]] const std::vector<Violation>& violations() const { return violations_; }
+
+ private:
+  std::vector<Violation> violations_;
+};
+
+// Query fields, each read by name; finish() names what is left over and whatever was wrong.
 class RequestQuery {
  public:
   // Without the "?". Errors: kUsage for a bad escape, a field without a name, or one given twice.
@@ -25,9 +39,10 @@ class RequestQuery {
   std::string text(const std::string& name, const std::string& fallback);
   std::int64_t integer(const std::string& name, std::int64_t fallback, std::int64_t min,
                        std::int64_t max);
+  [[nodiscard]] const std::map<std::string, std::string>& fields() const { return fields_; }
   [[nodiscard]] bool has(const std::string& name) const { return fields_.contains(name); }
   void violation(const std::string& name, const std::string& message);
-  // Errors: kUsage listing every violation and unknown field.
+  // Errors: QueryError listing every violation and unknown field.
   void finish() const;
 
  private:

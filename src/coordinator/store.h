@@ -152,6 +152,26 @@ struct LeaseRecord {
   std::string sha256;  // once done
 };
 
+// What REST lets in. The token itself is nowhere: `hash` is its SHA-256.
+struct TokenRecord {
+  std::string id;
+  std::string role;   // "read", "submit", "admin"
+  std::string label;  // for people
+  std::string hash;
+  double created = 0;
+  double expires = 0;  // 0: never
+  double revoked = 0;  // 0: it is not
+};
+
+// A submission that carried a key, and what it was answered.
+struct SubmissionRecord {
+  std::string key;          // with whose it is
+  std::string fingerprint;  // SHA-256 of the body
+  std::string pipeline;     // id
+  std::string answer;       // the body; "": the coordinator ended before it had one
+  double created = 0;
+};
+
 struct JobFilter {
   std::optional<JobState> state;
   std::string pipeline;    // id; "": any
@@ -167,11 +187,16 @@ struct JobFilter {
 // with SQLite's message; kCorrupt for a file that is no database of this version.
 class Store {
  public:
-  static constexpr int kSchemaVersion = 3;
+  static constexpr int kSchemaVersion = 5;
 
   // Creates or opens. Errors: kMismatch for a newer schema version; kCorrupt; kIo.
   // An older version is brought to this one, in one transaction a version.
   explicit Store(const std::string& path);
+  // A copy of the database at one moment, whole and synced, while others read and write it. `to` must not exist.
+  // Errors: kIo, kCorrupt.
+  void copy_to(const std::string& to);
+  // Of the file as it is; 0 for one that is empty or not there. Errors: kIo, kCorrupt.
+  static std::int64_t schema_version(const std::string& path);
   Store(Store&&) noexcept;
   Store& operator=(Store&&) noexcept;
   ~Store();
@@ -263,6 +288,23 @@ class Store {
   void put_lease(const std::string& job, const LeaseRecord& lease);
   std::vector<LeaseRecord> leases(const std::string& job);   // by shard
   void release_leases(const std::string& job, int attempt);  // those not done
+
+  void insert_token(const TokenRecord& token);
+  // False: unknown, or revoked before.
+  bool revoke_token(const std::string& id, double now);
+  std::optional<TokenRecord> token(const std::string& id);
+  std::vector<TokenRecord> tokens();  // by age
+  // SHA-256 of what the ranks of an attempt say in their hello; "": it was launched without.
+  void put_attempt_token(const std::string& job, int attempt, const std::string& hash);
+  std::string attempt_token(const std::string& job, int attempt);
+
+  void insert_submission(const SubmissionRecord& submission);
+  void put_submission_answer(const std::string& key, const std::string& answer);
+  std::optional<SubmissionRecord> submission(const std::string& key);
+  void forget_submissions(double before);  // those created earlier
+
+  std::vector<PipelineRecord> pipelines(std::int64_t after, std::int64_t limit);  // by number, without their jobs
+  std::int64_t num_unfinished_jobs();                                             // as unfinished_jobs()
 
   struct Database;  // store_database.h: for the parts of the store alone
 

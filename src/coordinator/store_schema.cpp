@@ -178,7 +178,34 @@ ALTER TABLE checkpoints ADD COLUMN score REAL;
 UPDATE checkpoints SET score = frechet;
 )sql";
 
-constexpr std::array kSteps = {kFirst, kEventsAndSeries, kAlarms};
+// Who may ask what of REST, and what the ranks of an attempt prove themselves with: digests alone.
+constexpr const char* kTokens = R"sql(
+CREATE TABLE tokens(
+  id TEXT PRIMARY KEY,
+  role TEXT NOT NULL,
+  label TEXT NOT NULL,
+  hash TEXT NOT NULL,
+  created REAL NOT NULL,
+  expires REAL NOT NULL,
+  revoked REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE attempt_tokens(
+  job TEXT NOT NULL REFERENCES jobs(id),
+  attempt INTEGER NOT NULL,
+  hash TEXT NOT NULL,
+  PRIMARY KEY(job, attempt)) STRICT, WITHOUT ROWID;
+)sql";
+
+// What submissions with an Idempotency-Key were answered.
+constexpr const char* kSubmissions = R"sql(
+CREATE TABLE submissions(
+  key TEXT PRIMARY KEY,
+  fingerprint TEXT NOT NULL,
+  pipeline TEXT NOT NULL REFERENCES pipelines(id),
+  answer TEXT NOT NULL,
+  created REAL NOT NULL) STRICT, WITHOUT ROWID;
+)sql";
+
+constexpr std::array kSteps = {kFirst, kEventsAndSeries, kAlarms, kTokens, kSubmissions};
 
 }  // namespace
 

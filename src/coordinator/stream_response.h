@@ -6,9 +6,10 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
 
-#include <sys/socket.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <chrono>
@@ -22,16 +23,16 @@ namespace onestep {
 
 // Has the other side closed? Its bytes stay unread.
 inline bool is_closed_by_peer(int socket) {
-  char byte = 0;
-  return ::recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+  pollfd state{socket, POLLRDHUP, 0};
+  return ::poll(&state, 1, 0) > 0;
 }
 
 // `response` has its fields set and no length. Ends when the stream does, when the other side has
 // closed, or when it takes nothing for `timeout`. After `heartbeat` without anything to send: a comment.
-// Stream: beast::tcp_stream or one like it.
+// Stream: `lowest` itself, or TLS around it.
 template <class Stream>
 boost::asio::awaitable<void> write_body_stream(
-    Stream& stream, boost::beast::http::response<boost::beast::http::empty_body> response,
+    Stream& stream, boost::beast::tcp_stream& lowest, boost::beast::http::response<boost::beast::http::empty_body> response,
     std::shared_ptr<BodyStream> body, std::chrono::milliseconds timeout,
     std::chrono::milliseconds heartbeat) {
   namespace asio = boost::asio;
@@ -42,7 +43,7 @@ boost::asio::awaitable<void> write_body_stream(
   response.keep_alive(false);
   response.chunked(response.version() == 11);
   http::response_serializer<http::empty_body> serializer(response);
-  stream.expires_after(timeout);
+  lowest.expires_after(timeout);
   co_await http::async_write_header(stream, serializer,
                                     asio::redirect_error(asio::use_awaitable, error));
 
@@ -55,15 +56,15 @@ boost::asio::awaitable<void> write_body_stream(
     if (piece->empty() && quiet < heartbeat) {
       timer.expires_after(look);
       boost::system::error_code woken;
-      stream.expires_never();
+      lowest.expires_never();
       co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, woken));
-      if (!stream.socket().is_open() || is_closed_by_peer(stream.socket().native_handle())) break;
+      if (!lowest.socket().is_open() || is_closed_by_peer(lowest.socket().native_handle())) break;
       if (!woken) quiet += look;
       continue;
     }
     if (piece->empty()) piece = ": still here\n\n";
     quiet = std::chrono::milliseconds{0};
-    stream.expires_after(timeout);
+    lowest.expires_after(timeout);
     if (response.chunked()) {
       co_await asio::async_write(stream, http::make_chunk(asio::buffer(*piece)),
                                  asio::redirect_error(asio::use_awaitable, error));
@@ -74,7 +75,7 @@ boost::asio::awaitable<void> write_body_stream(
   }
   body->on_ready(nullptr);
   if (!error && response.chunked()) {
-    stream.expires_after(timeout);
+    lowest.expires_after(timeout);
     co_await asio::async_write(stream, http::make_chunk_last(),
                                asio::redirect_error(asio::use_awaitable, error));
   }

@@ -221,7 +221,8 @@ int worker_main(int argc, char** argv) {
                             ? std::make_unique<TelemetryClient>()
                             : std::make_unique<TelemetryClient>(TelemetryOptions{
                                   arguments.coordinator, outbox_folder(process.run), arguments.job, process.attempt,
-                                  process.communicator->rank(), process.communicator->size()});
+                                  process.communicator->rank(), process.communicator->size(),
+                                  worker_token_file(process.run, process.attempt)});
     const JobOutcome outcome = run(process);
     const bool is_root = process.communicator->rank() == 0;
     if (is_root && process.spec->kind != "sample") record(process.run, outcome, process.attempt, *process.telemetry);

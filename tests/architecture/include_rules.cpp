@@ -73,7 +73,7 @@ const std::vector<HeavyHeader>& heavy_headers() {
       "coordinator/((main|http_server|telemetry_listener)\\.cpp|stream_response\\.h)|coordinator/launcher/.*\\.cpp|"
       "worker/run/telemetry_client\\.cpp|cli/client\\.cpp";
   static const char* kHdf5Files =
-      "common/(hdf5_handle\\.h|hdf5_listing\\.cpp|image_file\\.cpp|embedding_file\\.cpp|pair_shard_\\w+\\.(h|cpp))|worker/data/latent_dataset\\.cpp";
+      "common/(hdf5_handle\\.h|hdf5_guard\\.cpp|hdf5_listing\\.cpp|image_file\\.cpp|embedding_file\\.cpp|pair_shard_\\w+\\.(h|cpp))|worker/data/latent_dataset\\.cpp";
   static const std::vector<HeavyHeader> kHeaders = {
       {"worker/tensors/torch.h", std::regex(kTorchFiles)},
       {"torch/", std::regex("worker/tensors/(torch|recompute|fused_norm)\\.(h|cpp)")},
@@ -89,9 +89,9 @@ const std::vector<HeavyHeader>& heavy_headers() {
       {"coordinator/sqlite.h", std::regex("coordinator/store_database\\.h")},
       {"coordinator/store_database.h", std::regex("coordinator/store(_\\w+)?\\.cpp")},
       {"boost/", std::regex(kAsioFiles)},
-      {"CLI/", std::regex("(cli|coordinator|worker)/main\\.cpp")},
+      {"CLI/", std::regex("(cli|coordinator|worker)/main\\.cpp|coordinator/data_tools\\.cpp|cli/manual\\.(h|cpp)")},
       {"prometheus/", std::regex("coordinator/service_metrics\\.cpp")},
-      {"openssl/", std::regex("common/hash\\.cpp")},
+      {"openssl/", std::regex("common/(hash|secret|private_ca)\\.cpp")},
       {"xxhash", std::regex("common/hash\\.cpp")},
       {"unicode/", std::regex("worker/models/bpe_tokenizer\\.cpp")},
       {"png.h", std::regex("worker/metrics/.*\\.cpp|common/image_decode\\.cpp")},

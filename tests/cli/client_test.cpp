@@ -13,7 +13,7 @@ namespace {
 using ::testing::HasSubstr;
 
 Client client_of(const CannedServer& server) {
-  return Client(parse_server_url(server.url()), std::chrono::seconds(5));
+  return Client(parse_server_url(server.url()), {}, std::chrono::seconds(5));
 }
 
 TEST(ServerUrl, UnderstandsTheUsualSpellings) {
@@ -22,10 +22,11 @@ TEST(ServerUrl, UnderstandsTheUsualSpellings) {
   EXPECT_EQ(to_string(parse_server_url("localhost:9")), "http://localhost:9");
   EXPECT_EQ(to_string(parse_server_url("http://[::1]:8080")), "http://[::1]:8080");
   EXPECT_EQ(to_string(parse_server_url("http://host")), "http://host:80");
+  EXPECT_EQ(to_string(parse_server_url("https://host:8443")), "https://host:8443");
 }
 
 TEST(ServerUrl, RefusesTheRest) {
-  for (const char* text : {"", "https://localhost:1", "http://", "http://:80", "http://a:b", "http://a:0", "http://a:65536",
+  for (const char* text : {"", "ftp://localhost:1", "https://", "http://", "http://:80", "http://a:b", "http://a:0", "http://a:65536",
                            "http://a:80/api", "http://u@a:80", "http://::1:80", "http://[::1]80", "a b:80"}) {
     const auto error = error_of([&] { parse_server_url(text); });
     ASSERT_TRUE(error) << text;

@@ -30,7 +30,8 @@ TEST(CommandLine, VersionAndHelp) {
   EXPECT_EQ(help.exit_status, 0);
   EXPECT_THAT(help.output, HasSubstr("Exit codes: 0 done"));
   for (const char* command : {"up", "submit", "follow", "jobs", "show", "logs", "cancel", "resume", "checkpoint", "export", "sample",
-                              "evaluate", "plan", "verify", "inspect", "dataset", "report", "tensorboard", "version"}) {
+                              "evaluate", "plan", "verify", "inspect", "dataset", "report", "tensorboard", "version", "token", "backup",
+                              "init-tls", "completion", "man"}) {
     EXPECT_THAT(help.output, HasSubstr(command));
     const ProgramResult own = onestep(std::string(command) + " --help");
     EXPECT_EQ(own.exit_status, 0) << command;
@@ -39,12 +40,55 @@ TEST(CommandLine, VersionAndHelp) {
 }
 
 TEST(CommandLine, WrongOnesExitWith2) {
-  for (const char* arguments : {"", "nonsense", "jobs --nonsense", "submit", "show", "sample --model x", "jobs --url https://x",
+  for (const char* arguments : {"", "nonsense", "jobs --nonsense", "submit", "show", "sample --model x", "jobs --url ftp://x",
                                 "sample --model . --out a.png --count 0", "dataset", "dataset pack x", "--url http://x:1 version"}) {
     const ProgramResult run = onestep(arguments);
     EXPECT_EQ(run.exit_status, 2) << arguments;
     EXPECT_THAT(run.output, HasSubstr("onestep: ")) << arguments;
   }
+}
+
+TEST(CommandLine, CompletionsAndManualComeFromTheCommandTable) {
+  const TempFolder folder;
+  // What bash offers for a line that is being typed.
+  const auto offered = [&](const std::string& words, int at) {
+    return run_program({"/bin/bash", "-c", "eval \"$(" + kProgram + " completion bash)\"; COMP_WORDS=(" + words +
+                                               "); COMP_CWORD=" + std::to_string(at) + "; _onestep; echo ${COMPREPLY[@]}"}).output;
+  };
+  EXPECT_EQ(offered("onestep sub", 1), "submit\n");
+  EXPECT_EQ(offered("onestep submit --fo", 2), "--follow\n");
+  EXPECT_EQ(offered("onestep token re", 2), "revoke\n");
+  EXPECT_EQ(offered("onestep dataset pack --reso", 3), "--resolution\n");
+  EXPECT_EQ(offered("onestep submit /etc/os-rel", 2), "/etc/os-release\n");
+  const std::string fish = onestep("completion fish").output, zsh = onestep("completion zsh").output;
+  const std::string page = onestep("man").output;
+  for (const char* command : {"up", "submit", "follow", "logs", "token", "backup", "init-tls", "inspect", "completion"}) {
+    EXPECT_THAT(fish, HasSubstr(std::string(" -a ") + command + " ")) << command;
+    EXPECT_THAT(zsh, HasSubstr(std::string("'") + command + ":")) << command;
+    std::string name = command;
+    if (const std::size_t dash = name.find('-'); dash != std::string::npos) name.insert(dash, "\\");
+    EXPECT_THAT(page, HasSubstr(".SS onestep " + name + "\n")) << command;
+  }
+  EXPECT_THAT(page, HasSubstr(".SS onestep dataset pack\n"));
+  EXPECT_THAT(page, HasSubstr("Exit codes: 0 done"));
+  EXPECT_EQ(onestep("completion tcsh").exit_status, 2);
+  spit(folder / "onestep.1", page);
+  if (run_program({"/bin/sh", "-c", "command -v groff"}).exit_status == 0) {
+    const ProgramResult typeset = run_program({"/bin/sh", "-c", "groff -man -ww -Tutf8 " + (folder / "onestep.1") + " 2>&1 >/dev/null"});
+    EXPECT_EQ(typeset.output, "");
+  }
+}
+
+TEST(CommandLine, NoColoursWhereNobodyLooks) {
+  const std::string answer = http_answer(200, "application/json", R"({"items":[{"id":"a-1","state":"failed"}],"next_page_token":null})");
+  CannedServer server({answer, answer, answer});
+  EXPECT_THAT(onestep("jobs --url " + server.url(), "TERM=xterm").output, ::testing::Not(HasSubstr("\033")));
+  // script gives it a terminal.
+  const auto on_terminal = [&](const std::string& environment) {
+    return run_program({"/bin/sh", "-c", environment + " TERM=xterm script -qec '" + kProgram + " jobs --url " + server.url() + "' /dev/null"}).output;
+  };
+  EXPECT_THAT(on_terminal(""), HasSubstr("\033[31mfailed\033[0m"));
+  EXPECT_THAT(on_terminal("NO_COLOR=1"), ::testing::Not(HasSubstr("\033[31m")));
 }
 
 TEST(CommandLine, NobodyThereExitsWith6) {

@@ -61,7 +61,7 @@ void write_pairs(const std::string& folder) {
   std::filesystem::create_directories(folder);
   PairSetManifest manifest;
   manifest.info = {.teacher_sha256 = sha256("teacher"), .sampler = "{}", .steps = 18, .seed = 1, .channels = 1, .height = 2,
-                   .width = 2, .count = 3, .rows_per_shard = 3, .prompts_sha256 = {}};
+                   .width = 2, .count = 3, .rows_per_shard = 3, .prompts_sha256 = ""};
   const PairRows rows{std::vector<float>(12, 1.0f), std::vector<float>(12, 0.5f), {0, 1, 2}, {0, 1, 2}};
   manifest.shards = {write_pair_shard(folder, manifest.info, 0, 1, rows)};
   write_pair_manifest(folder, manifest);

@@ -397,13 +397,13 @@ std::vector<Tampering> tamperings() {
          H5Ldelete(file, "index2", H5P_DEFAULT);
          H5Lcreate_soft("/index", file, "label", H5P_DEFAULT, H5P_DEFAULT);
        },
-       "soft or external link"},
+       "\"label\" is a soft link"},
       {"external link",
        [](hid_t file) {
          H5Ldelete(file, "label", H5P_DEFAULT);
          H5Lcreate_external("/etc/passwd", "/label", file, "label", H5P_DEFAULT, H5P_DEFAULT);
        },
-       "soft or external link"},
+       "\"label\" is a link to another file"},
       {"two names for one dataset",
        [](hid_t file) {
          H5Ldelete(file, "image", H5P_DEFAULT);
@@ -468,13 +468,13 @@ std::vector<Tampering> tamperings() {
            H5Sclose(space);
          });
        },
-       "contiguous"},
+       "\"label\" is a virtual dataset"},
       {"external file",
        [](hid_t file) {
          replace_dataset(file, "label", H5T_STD_I64LE, {300},
                          [](hid_t creation) { H5Pset_external(creation, "/dev/zero", 0, 2400); });
        },
-       "dataset label: expected"},
+       "\"label\" is a dataset whose data is in other files"},
       {"not allocated",
        [](hid_t file) {
          replace_dataset(file, "label", H5T_STD_I64LE, {300},

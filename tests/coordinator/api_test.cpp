@@ -437,7 +437,7 @@ TEST_F(ApiTest, ReadsLogsPieceByPiece) {
   EXPECT_EQ(get("/api/v1/jobs/" + id + "/logs?rank=mpirun").body, "mpirun speaks\n");
 
   expect_problem(get("/api/v1/jobs/" + id + "/logs?attempt=2"), 404, "attempt 2");
-  expect_problem(get("/api/v1/jobs/" + id + "/logs?rank=1"), 400, "rank");
+  expect_problem(get("/api/v1/jobs/" + id + "/logs?rank=1"), 404, "rank");
   expect_problem(get("/api/v1/jobs/" + id + "/logs?rank=../../x"), 400, "rank");
   expect_problem(get("/api/v1/jobs/" + id + "/logs?offset=-1"), 400, "offset");
 }

@@ -144,7 +144,7 @@ class CoordinatorTest : public testing::Test {
     return coordinator_->hello(hello);
   }
   MessageAnswer tell(const RankId& from, MessageType type, json body, std::uint64_t sequence = 0) {
-    return coordinator_->on_message(from, {type, sequence, std::move(body)});
+    return coordinator_->on_messages({{from, {type, sequence, std::move(body)}}}).front();
   }
   JobOutcome outcome(const std::string& id, const std::string& state,
                      ErrorCode code = ErrorCode::kInternal, const json& result = json::object()) {

@@ -4,6 +4,7 @@
 
 #include "common/embedding_file.h"
 #include "common/hash.h"
+#include "common/protocol.h"
 #include "common/safetensors_file.h"
 #include "support/files.h"
 #include "support/small_images.h"
@@ -45,6 +46,24 @@ void write_seeds(const std::string& folder, const std::string& source) {
   spit(
       at("dataset_labels/index"),
       R"({"metadata":{"total_size":8},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
+
+  const std::string job = R"({"name":"d","kind":"train_detector","dataset":{"path":"digits.h5"},"seed":7,"optimizer":{"beta1":0.5}})";
+  const std::string pipeline = R"({"pipeline":"p","jobs":[)" + job + R"(,{"name":"e","kind":"export","model":"@d","after":["d"]}]})";
+  spit(at("job_spec/job"), job);
+  spit(at("job_spec/pipeline"), pipeline);
+  spit(at("job_spec/distill"), slurp(source + "/configs/digits/smoke/pipeline.json"));
+  spit(at("telemetry/hello"),
+       encode_frame({.type = MessageType::kHello,
+                     .body = {{"job", "d-1"}, {"attempt", 1}, {"rank", 0}, {"ranks", 2}, {"pid", 7}, {"host", "h"}, {"commit", "c"},
+                              {"token", "t"}}}) +
+           encode_frame({.type = MessageType::kProgress, .body = {{"stage", "dmd"}, {"metrics", {{"loss", 0.5}}}}}));
+  spit(at("telemetry/final"), encode_frame({.type = MessageType::kFinalState, .sequence = 3, .body = {{"attempt", 1}, {"outcome", nullptr}}}));
+  spit(at("http_request/submit"), "POST /api/v1/jobs\nhost: localhost\ncontent-type: application/json\n\n{\"base\":\"/\",\"spec\":" + job + "}");
+  spit(at("http_request/pipeline"),
+       "POST /api/v1/pipelines\nhost: localhost\ncontent-type: application/json\nidempotency-key: k1\n\n{\"base\":\"/\",\"spec\":" + pipeline + "}");
+  spit(at("http_request/list"), "GET /api/v1/jobs?state=running&limit=3&page_token=4\nhost: localhost\n\n");
+  spit(at("http_request/events"), "GET /api/v1/jobs/d-1/events?types=state,log\nhost: localhost\nlast-event-id: 4.1.70\n\n");
+  spit(at("http_request/file"), "GET /api/v1/jobs/d-1/checkpoints/00000010-a1/files/x%2Fy\nhost: [::1]:80\nrange: bytes=1-2\norigin: http://a\n\n");
 
   write_small_images(at("image_file/a.h5"), 3, 1, 2, 2);
   {

@@ -98,7 +98,7 @@ void Service::start() {
     ::dup2(out, 1);
     ::dup2(out, 2);
     const std::string path = program("onestep-coordinator");
-    ::execl(path.c_str(), path.c_str(), "--data", data_.c_str(), "--listen", listen_.c_str(), nullptr);
+    ::execl(path.c_str(), path.c_str(), "--data", data_.c_str(), "--listen", listen_.c_str(), "--root", "/", nullptr);
     ::_exit(127);
   }
   const std::string marker = "listening on ";

@@ -18,7 +18,7 @@ inline PairSetInfo small_pair_set() {
           .width = 2,
           .count = 3,
           .rows_per_shard = 3,
-          .prompts_sha256 = {}};
+          .prompts_sha256 = ""};
 }
 
 inline PairRows small_pair_rows() {

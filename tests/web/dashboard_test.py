@@ -37,7 +37,7 @@ class Coordinator:
     def start(self):
         with open(self.folder / "coordinator.log", "w") as log:
             self.process = subprocess.Popen(
-                [PROGRAMS / "onestep-coordinator", "--data", self.folder / "data", "--listen", self.listen],
+                [PROGRAMS / "onestep-coordinator", "--data", self.folder / "data", "--listen", self.listen, "--root", "/"],
                 stdout=log, stderr=log, env={**os.environ, "OMPI_MCA_mpi_yield_when_idle": "1"})
         deadline = time.monotonic() + 60
         while True:

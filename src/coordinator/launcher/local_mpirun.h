@@ -19,7 +19,7 @@ struct LocalMpirunOptions {
 std::string worker_beside_this_program();
 
 // `source` (KEY=value each) cut down to what workers may see: PATH, HOME, LANG, LC_ALL,
-// LD_LIBRARY_PATH, TMPDIR, ONESTEP_*, OMPI_MCA_*, OMPI_ALLOW_*.
+// LD_LIBRARY_PATH, TMPDIR, ONESTEP_* but ONESTEP_TOKEN*, OMPI_MCA_*, OMPI_ALLOW_*.
 std::vector<std::string> allowed_environment(const std::vector<std::string>& source);
 
 // mpirun outlives the coordinator; it writes to a log file, never to a pipe. Every process of an

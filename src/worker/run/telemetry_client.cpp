@@ -36,6 +36,7 @@
 #include "common/durable_file.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/secret.h"
 
 namespace onestep {
 namespace asio = boost::asio;
@@ -105,9 +106,13 @@ bool is_final(const std::string& code) {
 json hello_body(const TelemetryOptions& options) {
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
-  return {{"job", options.job},       {"attempt", options.attempt}, {"rank", options.rank},
-          {"ranks", options.ranks},   {"pid", getpid()},            {"host", host.data()},
-          {"commit", build_commit()}};
+  json body = {{"job", options.job},       {"attempt", options.attempt}, {"rank", options.rank},
+               {"ranks", options.ranks},   {"pid", getpid()},            {"host", host.data()},
+               {"commit", build_commit()}};
+  if (!options.token_file.empty() && file_exists(options.token_file)) {
+    body["token"] = read_secret_file(options.token_file);
+  }
+  return body;
 }
 
 }  // namespace

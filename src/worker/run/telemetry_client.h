@@ -18,6 +18,7 @@ struct TelemetryOptions {
   int attempt = 1;
   int rank = 0;
   int ranks = 1;
+  std::string token_file = {};  // the attempt's secret, from its coordinator; "" or a file that is not there: none
 };
 
 // A message of the coordinator: kStop, kCheckpointNow, kShardPlan, or kRefused when this attempt is no longer wanted.

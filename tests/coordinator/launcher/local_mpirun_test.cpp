@@ -133,7 +133,7 @@ TEST_F(LocalMpirunTest, InheritsNoDescriptorButTheThreeStandardOnes) {
 TEST_F(LocalMpirunTest, PassesAnAllowedEnvironmentOnly) {
   EXPECT_THAT(allowed_environment({"PATH=/bin", "SECRET=1", "HOME=/root", "ONESTEP_LOG=json",
                                    "OMPI_MCA_btl=self", "OMPI_COMM_WORLD_RANK=3", "LANGUAGE=de",
-                                   "ONESTEP_ATTEMPT_ID=other"}),
+                                   "ONESTEP_ATTEMPT_ID=other", "ONESTEP_TOKEN=s", "ONESTEP_TOKEN_FILE=f"}),
               ElementsAre("PATH=/bin", "HOME=/root", "ONESTEP_LOG=json", "OMPI_MCA_btl=self"));
 
   ::setenv("SECRET", "1", 1);
