@@ -23,7 +23,7 @@ clean_up() {
 }
 trap clean_up EXIT
 
-"$onestep" up --data "$scratch/data" --listen 127.0.0.1:0 --stop-workers >"$scratch/coordinator.log" 2>&1 </dev/null &
+"$onestep" up --data "$scratch/data" --listen 127.0.0.1:0 --root "$root" --stop-workers >"$scratch/coordinator.log" 2>&1 </dev/null &
 coordinator=$!
 url=
 for _ in $(seq 600); do

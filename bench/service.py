@@ -82,7 +82,7 @@ class Bench:
 
     def coordinator(self, folder=None):
         # One slot: what is submitted waits for the running job.
-        return Process([self.arguments.coordinator, "--data", folder or self.data, "--listen", "127.0.0.1:0", "--slots", "1"], self.log)
+        return Process([self.arguments.coordinator, "--data", folder or self.data, "--listen", "127.0.0.1:0", "--slots", "1", "--root", "/"], self.log)
 
     def hello(self, size):
         return Process([self.arguments.program, "hello", "--bytes", str(size)], self.log)

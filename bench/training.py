@@ -77,7 +77,7 @@ class Bench:
                           "limit": "two cores share the memory and what its processor lends either alone"}), flush=True)
 
     def telemetry(self):
-        process = subprocess.Popen([self.bin / "onestep-coordinator", "--data", self.scratch / "data", "--listen", "127.0.0.1:0"],
+        process = subprocess.Popen([self.bin / "onestep-coordinator", "--data", self.scratch / "data", "--listen", "127.0.0.1:0", "--root", "/"],
                                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             url = re.search(r"http://[0-9.:]+", process.stdout.readline()).group(0)

@@ -27,9 +27,10 @@ int open_strictly(const std::string& folder, const std::string& relative, int fl
   do {  // EAGAIN: something on the way was renamed at that moment
     descriptor = ::syscall(SYS_openat2, root, relative.c_str(), &how, sizeof how);
   } while (descriptor < 0 && (errno == EINTR || errno == EAGAIN));
-  const int cause = errno;
+  int result = descriptor < 0 ? -errno : static_cast<int>(descriptor);
+  if (result == -ENOSYS || result == -EPERM) result = open_by_parts(root, relative, flags);
   ::close(root);
-  return descriptor < 0 ? -cause : static_cast<int>(descriptor);
+  return result;
 }
 
 std::string text_of_refusal(int cause) {
@@ -43,6 +44,31 @@ bool lies_beneath(const std::string& path, const std::string& root) {
 }
 
 }  // namespace
+
+int open_by_parts(int root, const std::string& relative, int flags) {
+  if (relative.starts_with('/')) return -EXDEV;
+  std::vector<std::string> parts;
+  for (const auto& part : std::filesystem::path(relative)) {
+    if (part == "..") return -EXDEV;
+    if (!part.empty() && part != ".") parts.push_back(part.string());
+  }
+  if (parts.empty()) parts.emplace_back(".");
+  int folder = -1;  // of what comes next; -1: root
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const bool last = i + 1 == parts.size();
+    const int found = ::openat(folder < 0 ? root : folder, parts[i].c_str(), (last ? flags : O_PATH) | O_NOFOLLOW | O_CLOEXEC);
+    const int cause = errno;
+    if (folder >= 0) ::close(folder);
+    if (found < 0) return -cause;
+    struct stat status {};
+    if (::fstat(found, &status) != 0 || S_ISLNK(status.st_mode)) {  // O_PATH opens a link itself
+      ::close(found);
+      return -ELOOP;
+    }
+    folder = found;
+  }
+  return folder;
+}
 
 OpenFile::OpenFile(OpenFile&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
 OpenFile& OpenFile::operator=(OpenFile&& other) noexcept {

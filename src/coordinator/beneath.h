@@ -31,6 +31,11 @@ class OpenFile {
 // what is no regular file; kIo. `folder` itself is the operator's: it may be a link.
 std::optional<OpenFile> open_beneath(const std::string& folder, const std::string& relative);
 
+// What open_beneath does without openat2, which a container's filter may forbid: one open for each part of the path, none of which
+// follows a link. `root` is a folder's descriptor; returns a descriptor or a negative errno (ELOOP: a link, EXDEV: a way out). Declared
+// for its test.
+int open_by_parts(int root, const std::string& relative, int flags);
+
 // Up to `limit` bytes of it; "" when the file is shorter or not there (yet). Errors: those of open_beneath.
 std::string read_beneath(const std::string& folder, const std::string& relative, std::int64_t offset, std::int64_t limit);
 

@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <limits>
@@ -60,6 +62,26 @@ TEST_F(Beneath, RefusesEveryWayOut) {
   }
   ASSERT_EQ(::mkfifo((folder_ / "root/pipe").c_str(), 0600), 0);
   expect_refused("pipe");
+}
+
+TEST_F(Beneath, PartByPartIsTheSame) {
+  const int root = ::open((folder_ / "root").c_str(), O_PATH | O_DIRECTORY);
+  ASSERT_GE(root, 0);
+  const auto opened = [&](const std::string& relative, int flags) {
+    const int found = open_by_parts(root, relative, flags);
+    if (found >= 0) ::close(found);
+    return found < 0 ? found : 0;
+  };
+  for (const int flags : {O_RDONLY | O_NONBLOCK, O_PATH}) {
+    EXPECT_EQ(opened("data/a.h5", flags), 0);
+    EXPECT_EQ(opened("./data//a.h5", flags), 0);
+    EXPECT_EQ(opened(".", flags), 0);
+    EXPECT_EQ(opened("data/b.h5", flags), -ENOENT);
+    EXPECT_EQ(opened("data/a.h5/c", flags), -ENOTDIR);
+    for (const char* link : {"link", "absolute", "up/secret", "inside/a.h5", "magic", "up"}) EXPECT_EQ(opened(link, flags), -ELOOP) << link;
+    for (const char* out : {"../secret", "data/../../secret", "/etc/passwd", ".."}) EXPECT_EQ(opened(out, flags), -EXDEV) << out;
+  }
+  ::close(root);
 }
 
 TEST_F(Beneath, RootsTakeWhatLiesBeneathThemAndSayWhyNot) {

@@ -24,7 +24,7 @@ class Monitoring(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
         cls.coordinator = subprocess.Popen(
-            [PROGRAMS / "onestep-coordinator", "--data", cls.folder.name + "/data", "--listen", "127.0.0.1:0", "--stop-workers"],
+            [PROGRAMS / "onestep-coordinator", "--data", cls.folder.name + "/data", "--listen", "127.0.0.1:0", "--root", "/", "--stop-workers"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         cls.url = re.search(r"http://[0-9.:]+", cls.coordinator.stdout.readline())[0]
         spec = {"name": "teacher", "kind": "train_teacher", "seed": 1, "dataset": {"path": str(DIGITS), "resolution": 14},
