@@ -168,8 +168,11 @@ class Bench:
         self.fill(folder, ranks, 10, 0)
         with self.coordinator(folder) as coordinator:
             result = self.load(*self.ranks(ranks, rate, seconds, folder))
-            shards = self.get(coordinator.server, f"/api/v1/jobs/{RUNNING}/shards")["items"]
-            done = sum(1 for shard in shards if shard["state"] == "done")
+            done, target = 0, f"/api/v1/jobs/{RUNNING}/shards"
+            while target:
+                page = self.get(coordinator.server, target)
+                done += sum(1 for shard in page["items"] if shard["state"] == "done")
+                target = page["next"]
             memory = coordinator.memory_mb()
         good = result["acknowledged"] == result["facts"] == done and result["refused"] == 0 and result["late"] == 0
         # A training step must not wait: handing a message over takes no longer than a heartbeat's worth of time.

@@ -155,26 +155,30 @@ asio::awaitable<void> submit_in_turns(const Server& server, const std::string& t
 struct Reader {
   std::vector<std::int64_t> ids;
   bool lost = false;
+  int turned_away = 0;
 };
 
-asio::awaitable<void> read_stream(const Server& server, const std::string& target, const std::string& after, Clock::time_point end,
-                                  Reader& reader) {
+// False: turned away, there being too many that are not readers yet; it asks again.
+asio::awaitable<bool> read_once(const Server& server, const std::string& target, const std::string& after, Clock::time_point end,
+                                Reader& reader) {
   beast::tcp_stream stream(co_await asio::this_coro::executor);
   co_await stream.async_connect(endpoint_of(server), use_awaitable);
   auto request = request_of(server, http::verb::get, target);
   if (after != "0") request.set("Last-Event-ID", after);
-  co_await http::async_write(stream, request, use_awaitable);
+  boost::system::error_code error;
+  co_await http::async_write(stream, request, asio::redirect_error(use_awaitable, error));
   beast::flat_buffer buffer;
   http::response_parser<http::buffer_body> parser;
   parser.body_limit(boost::none);
-  co_await http::async_read_header(stream, buffer, parser, use_awaitable);
+  if (!error) co_await http::async_read_header(stream, buffer, parser, asio::redirect_error(use_awaitable, error));
+  if (error || parser.get().result_int() == 503) co_return false;
+  if (parser.get().result_int() != 200) throw Error(ErrorCode::kMismatch, "events: expected 200, found another status");
   ServerEventParser events;
   char chunk[16384];
   stream.expires_at(end);
   while (!parser.is_done()) {
     parser.get().body().data = chunk;
     parser.get().body().size = sizeof chunk;
-    boost::system::error_code error;
     co_await http::async_read_some(stream, buffer, parser, asio::redirect_error(use_awaitable, error));
     if (error == http::error::need_buffer) error = {};
     const std::size_t bytes = sizeof chunk - parser.get().body().size;
@@ -183,10 +187,21 @@ asio::awaitable<void> read_stream(const Server& server, const std::string& targe
       std::from_chars(event.id.data(), event.id.data() + event.id.size(), number);
       if (event.type == "metric") reader.ids.push_back(number);
     });
-    if (error == beast::error::timeout) co_return;  // the time is over
+    if (error == beast::error::timeout) co_return true;  // the time is over
     if (error) break;
   }
   reader.lost = true;
+  co_return true;
+}
+
+asio::awaitable<void> read_stream(const Server& server, const std::string& target, const std::string& after, Clock::time_point end,
+                                  Reader& reader) {
+  asio::steady_timer pause(co_await asio::this_coro::executor);
+  while (!co_await read_once(server, target, after, end, reader)) {
+    ++reader.turned_away;
+    pause.expires_after(std::chrono::milliseconds(100));
+    co_await pause.async_wait(use_awaitable);
+  }
 }
 
 }  // namespace

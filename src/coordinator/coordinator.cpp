@@ -103,6 +103,7 @@ PipelineRecord Coordinator::submit(const Pipeline& pipeline, const std::optional
   record.created = options_.clock();
   store_.insert_pipeline(record);
   std::map<std::string, std::string> ids;
+  std::vector<JobRecord> submitted;
   for (const PipelineJob& entry : pipeline.jobs) {
     JobRecord job;
     job.number = store_.next_job_number();
@@ -119,11 +120,12 @@ PipelineRecord Coordinator::submit(const Pipeline& pipeline, const std::optional
     emit_state(job);
     ids[job.name] = job.id;
     record.jobs.push_back(job.id);
+    submitted.push_back(job);
     // From now on the folder is this job's: nobody else may name it.
     if (!entry.spec.output.empty()) write_run_folder(job);
   }
   // What can run at once is ready in the same transaction: one sync of the disk a submission.
-  settle_dependencies([] {});
+  settle_dependencies(submitted, [] {});
   if (key) {
     SubmissionRecord submission = *key;
     submission.pipeline = record.id;
@@ -366,17 +368,16 @@ void Coordinator::update_reason(JobRecord& job, const std::string& reason) {
 
 void Coordinator::update_dependencies() {
   std::optional<Store::Transaction> transaction;
-  settle_dependencies([&] {
+  settle_dependencies(store_.jobs_in({JobState::kWaiting, JobState::kBlocked}), [&] {
     if (!transaction) transaction.emplace(&store_);
   });
   if (transaction) transaction->commit();
 }
 
-void Coordinator::settle_dependencies(const std::function<void()>& before_change) {
+void Coordinator::settle_dependencies(std::vector<JobRecord> jobs, const std::function<void()>& before_change) {
   // By number: whatever a job comes after has a smaller one, so one pass carries a change to the
   // end of the graph.
-  for (JobRecord& job : store_.unfinished_jobs()) {
-    if (job.state != JobState::kWaiting && job.state != JobState::kBlocked) continue;
+  for (JobRecord& job : jobs) {
     std::string blocked_by;
     std::string waits_for;
     for (const std::string& id : job.after) {
@@ -418,7 +419,8 @@ void Coordinator::start_ready_jobs() {
   std::vector<ReadyJob> ready;
   std::vector<RunningJob> running;
   std::map<std::string, JobRecord> queued;
-  for (const JobRecord& job : store_.unfinished_jobs()) {
+  for (const JobRecord& job : store_.jobs_in({JobState::kQueued, JobState::kStarting, JobState::kRunning, JobState::kStopping},
+                                             /*summaries=*/true)) {
     const bool evaluation = !job.parent.empty();
     if (is_active(job.state)) running.push_back({job.id, job.ranks, evaluation});
     if (job.state != JobState::kQueued) continue;
@@ -436,7 +438,7 @@ void Coordinator::start_ready_jobs() {
   }
   if (transaction) transaction->commit();
   for (const Decision& decision : decisions) {
-    if (decision.start) start(queued.at(decision.id), decision.reason);
+    if (decision.start) start(find_job(decision.id), decision.reason);
   }
 }
 

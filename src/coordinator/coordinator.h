@@ -195,8 +195,8 @@ class Coordinator {
 
   // Jobs and what they wait for.
   void update_dependencies();
-  // The same inside a transaction, which `before_change` may begin.
-  void settle_dependencies(const std::function<void()>& before_change);
+  // The same for these, waiting or blocked and by number, inside a transaction, which `before_change` may begin.
+  void settle_dependencies(std::vector<JobRecord> jobs, const std::function<void()>& before_change);
   void start_ready_jobs();
   void start(JobRecord job, const std::string& reason);
   void write_run_folder(const JobRecord& job);

@@ -145,8 +145,7 @@ void Coordinator::reconcile() {
 
 std::optional<Error> Coordinator::watch_attempts() {
   std::optional<Error> trouble;
-  for (const JobRecord& job : store_.unfinished_jobs()) {
-    if (!is_active(job.state)) continue;
+  for (const JobRecord& job : store_.jobs_in({JobState::kStarting, JobState::kRunning, JobState::kStopping})) {
     try {
       watch_attempt(job);
     } catch (const Error& error) {

@@ -1,5 +1,7 @@
 #include "coordinator/store.h"
 
+#include <algorithm>
+
 #include "coordinator/store_database.h"
 #include "coordinator/store_schema.h"
 
@@ -268,6 +270,19 @@ std::vector<JobRecord> Store::jobs(const JobFilter& filter) {
   if (!filter.parent.empty()) statement << filter.parent;
   if (filter.limit > 0) statement << filter.limit;
   return filter.summaries ? read_rows(statement) : read_jobs(*database_, statement);
+}
+
+std::vector<JobRecord> Store::jobs_in(std::initializer_list<JobState> states, bool summaries) {
+  std::vector<JobRecord> found;
+  for (const JobState state : states) {
+    JobFilter filter;
+    filter.state = state;
+    filter.summaries = summaries;
+    for (JobRecord& job : jobs(filter)) found.push_back(std::move(job));
+  }
+  std::sort(found.begin(), found.end(),
+            [](const JobRecord& a, const JobRecord& b) { return a.number < b.number; });
+  return found;
 }
 
 std::vector<JobRecord> Store::unfinished_jobs() {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -241,6 +242,8 @@ class Store {
   std::optional<JobRecord> job_summary(const std::string& id);  // without spec and after
   std::optional<JobRecord> newest_job_named(const std::string& name);
   std::vector<JobRecord> jobs(const JobFilter& filter);  // by number, ascending
+  // By number; `summaries` as in JobFilter.
+  std::vector<JobRecord> jobs_in(std::initializer_list<JobState> states, bool summaries = false);
   std::vector<JobRecord> unfinished_jobs();              // neither terminal nor interrupted
 
   std::map<std::string, std::int64_t> num_jobs_by_state();
