@@ -303,19 +303,6 @@ void Client::stream(const std::string& target, const std::string& id,
   if (refusal.status >= 400) throw_problem(refusal, to_string(url_));
 }
 
-std::string percent_encode(const std::string& text) {
-  static constexpr char kHex[] = "0123456789ABCDEF";
-  std::string encoded;
-  for (const unsigned char c : text) {
-    if (std::isalnum(c) || c == '-' || c == '_' || c == '.' || c == '~') {
-      encoded += static_cast<char>(c);
-    } else {
-      encoded += {'%', kHex[c >> 4], kHex[c & 15]};
-    }
-  }
-  return encoded;
-}
-
 void throw_problem(const ClientResponse& response, const std::string& where) {
   const nlohmann::json document = nlohmann::json::parse(response.body, nullptr, false);
   if (!document.is_object() || !document.contains("detail")) {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cli/server_events.h"
+#include "common/percent_encoding.h"
 
 namespace onestep {
 
@@ -63,9 +64,6 @@ class Client {
   Credentials credentials_;
   std::chrono::milliseconds timeout_;
 };
-
-// "a b/c" -> "a%20b%2Fc": one part of a path or a query value.
-std::string percent_encode(const std::string& text);
 
 // Throws what a response of 400 or above says; `where` names the server in messages about foreign answers.
 [[noreturn]] void throw_problem(const ClientResponse& response, const std::string& where);

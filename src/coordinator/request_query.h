@@ -11,13 +11,9 @@
 #include <vector>
 
 #include "common/error.h"
+#include "common/percent_encoding.h"
 
 namespace onestep {
-
-// "a b/c" -> "a%20b%2Fc".
-std::string percent_encode(std::string_view text);
-// "%41+" -> "A+". nullopt for an incomplete escape or an escaped zero byte.
-std::optional<std::string> percent_decode(std::string_view text);
 
 // What is wrong with a query, field by field: `pointer` is a field's name.
 class QueryError : public Error {
