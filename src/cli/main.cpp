@@ -2,7 +2,6 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdlib>
-#include <filesystem>
 #include <functional>
 #include <iostream>
 #include <optional>
@@ -14,7 +13,7 @@
 #include "cli/evaluate.h"
 #include "cli/inspect.h"
 #include "cli/job_commands.h"
-#include "cli/local_program.h"
+#include "cli/local_service.h"
 #include "cli/manual.h"
 #include "cli/pack_dataset.h"
 #include "cli/plan.h"
@@ -82,11 +81,15 @@ struct CommandLine {
   CLI::App* add_local(const std::string& name, const std::string& what, const std::string& examples,
                       std::function<int()> action) {
     CLI::App* command = add(name, what, examples);
-    command->callback([this, name, action = std::move(action)] {
-      if (!url.empty() || !ca.empty() || !token_file.empty()) throw Error(ErrorCode::kUsage, "'" + name + "' talks to no coordinator: leave --url, --ca and --token-file out");
-      run = action;
-    });
+    command->callback([this, name, action = std::move(action)] { run_alone(name, action); });
     return command;
+  }
+
+  void run_alone(const std::string& name, std::function<int()> action) {
+    if (!url.empty() || !ca.empty() || !token_file.empty()) {
+      throw Error(ErrorCode::kUsage, "'" + name + "' talks to no coordinator: leave --url, --ca and --token-file out");
+    }
+    run = std::move(action);
   }
 
   void add_json(CLI::App& to) { to.add_flag("--json", json, "Print JSON"); }
@@ -106,56 +109,6 @@ struct CommandLine {
     return !option.empty() ? option : environment && *environment ? environment : fallback;
   }
 };
-
-struct UpOptions {
-  std::string data = "onestep-data";
-  std::string listen = "127.0.0.1:8080";
-  int slots = 0;
-  bool stop_workers = false;
-  std::string log_format;
-  std::int64_t queue = 0;
-  std::string tls, auth;
-  std::vector<std::string> roots;
-};
-
-std::string absolute_path(const std::string& path) {
-  return std::filesystem::absolute(path).lexically_normal().string();
-}
-
-int start_coordinator(const UpOptions& options) {
-  std::vector<std::string> arguments = {sibling_program("onestep-coordinator"),
-                                        "--data", std::filesystem::absolute(options.data).lexically_normal().string(),
-                                        "--listen", options.listen};
-  if (options.slots > 0) arguments.insert(arguments.end(), {"--slots", std::to_string(options.slots)});
-  if (options.stop_workers) arguments.push_back("--stop-workers");
-  if (!options.log_format.empty()) arguments.insert(arguments.end(), {"--log-format", options.log_format});
-  if (options.queue > 0) arguments.insert(arguments.end(), {"--queue", std::to_string(options.queue)});
-  if (!options.tls.empty()) arguments.insert(arguments.end(), {"--tls", absolute_path(options.tls)});
-  if (!options.auth.empty()) arguments.insert(arguments.end(), {"--auth", options.auth});
-  for (const std::string& root : options.roots) arguments.insert(arguments.end(), {"--root", absolute_path(root)});
-  become_program(arguments);
-}
-
-// What is done to a data folder by the coordinator's program.
-struct DataToolOptions {
-  std::string data = "onestep-data";
-  std::string role, label, expires, out, id;
-};
-
-int become_data_tool(std::vector<std::string> arguments, const DataToolOptions& options, bool json) {
-  arguments.insert(arguments.begin(), sibling_program("onestep-coordinator"));
-  const auto add = [&](const char* name, const std::string& value) {
-    if (!value.empty()) arguments.push_back(std::string(name) + "=" + value);
-  };
-  add("--data", absolute_path(options.data));
-  add("--role", options.role);
-  add("--label", options.label);
-  add("--expires", options.expires);
-  add("--out", options.out.empty() ? "" : absolute_path(options.out));
-  if (json) arguments.emplace_back("--json");
-  if (!options.id.empty()) arguments.insert(arguments.end(), {"--", options.id});
-  become_program(arguments);
-}
 
 // Where the options of all subcommands land.
 struct Options {
@@ -180,7 +133,7 @@ void add_service_commands(CommandLine& line, Options& options) {
   CLI::App* up = line.add_local("up", "Start a coordinator here; it runs until it is interrupted",
                                 "  onestep up\n  onestep up --data /var/lib/onestep --listen 127.0.0.1:9000\n"
                                 "  onestep up --listen 0.0.0.0:8443 --tls /etc/onestep/tls --root /srv/datasets\n",
-                                [&] { return start_coordinator(options.up); });
+                                [&]() -> int { start_coordinator(options.up); });
   up->add_option("--data", options.up.data, "Folder for jobs and the database (default ./onestep-data)");
   up->add_option("--listen", options.up.listen,
                  "HOST:PORT; port 0 takes a free one (default 127.0.0.1:8080); where other machines reach it, with --tls and tokens");
@@ -196,7 +149,6 @@ void add_service_commands(CommandLine& line, Options& options) {
   up->add_option("--queue", options.up.queue, "Jobs that may be waiting or running; beyond them nothing is taken (default 10000)")
       ->check(CLI::Range(1, 10'000'000));
   up->add_flag("--stop-workers", options.up.stop_workers, "When stopped, stop running jobs too, after a checkpoint");
-
   up->add_option("--log-format", options.up.log_format, "text or json, of the coordinator and its workers (default text)")
       ->check(CLI::IsMember({"text", "json"}));
 
@@ -265,11 +217,11 @@ void add_result_commands(CommandLine& line, Options& options) {
       [&](const Client& client) {
         return export_model(client, options.job, options.out, {options.selection, options.dtype}, line.json);
       });
+  export_command->add_option("job", options.job, "Id or name of a distill or train_teacher job")->required();
+  export_command->add_option("--out", options.out, "New or empty folder")->required();
   export_command->add_option("--checkpoint", options.selection,
                              "best: the best evaluated checkpoint; last: the final state (default: best when there is one)")
       ->check(CLI::IsMember({"best", "last"}));
-  export_command->add_option("job", options.job, "Id or name of a distill or train_teacher job")->required();
-  export_command->add_option("--out", options.out, "New or empty folder")->required();
   export_command->add_option("--dtype", options.dtype, "Of the weights: fp32, bf16 or fp16 (default fp32)")
       ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
 
@@ -400,8 +352,7 @@ void add_dataset_commands(CommandLine& line, Options& options) {
   pack->add_option("--jobs", options.pack.jobs, "Threads (default: the processors)")->check(CLI::Range(1, 4096));
   line.add_json(*pack);
   pack->callback([&] {
-    if (!line.url.empty()) throw Error(ErrorCode::kUsage, "'dataset' talks to no coordinator: leave --url out");
-    line.run = [&] { return run_pack_dataset(options.pack, line.json); };
+    line.run_alone("dataset", [&] { return run_pack_dataset(options.pack, line.json); });
   });
 }
 
@@ -435,7 +386,7 @@ void add_operator_commands(CommandLine& line, Options& options) {
     command->add_option("--data", options.tool.data, "Folder of the coordinator (default ./onestep-data)");
     line.add_json(*command);
     command->callback([&line, &options, name] {
-      line.run = [&line, &options, name] { return become_data_tool({"token", name}, options.tool, line.json); };
+      line.run_alone("token", [&line, &options, name]() -> int { start_data_tool({"token", name}, options.tool, line.json); });
     });
     return command;
   };
@@ -450,7 +401,7 @@ void add_operator_commands(CommandLine& line, Options& options) {
   CLI::App* backup = line.add_local(
       "backup", "Copy a coordinator's database and what its checkpoints are known by, also while it runs",
       "  onestep backup --data DIR --out /backups/onestep-monday\n",
-      [&] { return become_data_tool({"backup"}, options.tool, line.json); });
+      [&]() -> int { start_data_tool({"backup"}, options.tool, line.json); });
   backup->add_option("--data", options.tool.data, "Folder of the coordinator (default ./onestep-data)");
   backup->add_option("--out", options.tool.out, "New folder for the copy")->required();
   line.add_json(*backup);
