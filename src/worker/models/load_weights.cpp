@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "common/error.h"
+#include "worker/tensors/weight_type.h"
 
 namespace onestep {
 namespace {
@@ -16,15 +17,6 @@ std::string shape_text(at::IntArrayRef shape) {
   std::string text = "[";
   for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
   return text + "]";
-}
-
-std::optional<torch::ScalarType> weight_type(DType dtype) {
-  switch (dtype) {
-    case DType::kF32: return torch::kFloat32;
-    case DType::kF16: return torch::kFloat16;
-    case DType::kBF16: return torch::kBFloat16;
-    default: return std::nullopt;
-  }
 }
 
 // Names sorted, with what is wrong with each.

@@ -9,6 +9,7 @@
 #include "common/hash.h"
 #include "worker/run/clip_tokenizer_files.h"
 #include "worker/tensors/keyed_random.h"
+#include "worker/tensors/weight_type.h"
 
 namespace onestep {
 namespace {
@@ -19,12 +20,8 @@ using nlohmann::json;
 constexpr const char* kDiffusersVersion = "0.30.0";
 
 torch::ScalarType torch_type(DType dtype) {
-  switch (dtype) {
-    case DType::kF32: return torch::kFloat32;
-    case DType::kF16: return torch::kFloat16;
-    case DType::kBF16: return torch::kBFloat16;
-    default: throw Error(ErrorCode::kUsage, std::string("export: dtype: expected F32, F16 or BF16, found ") + to_string(dtype));
-  }
+  if (const auto type = weight_type(dtype)) return *type;
+  throw Error(ErrorCode::kUsage, std::string("export: dtype: expected F32, F16 or BF16, found ") + to_string(dtype));
 }
 
 const char* dtype_name(DType dtype) {

@@ -12,6 +12,7 @@
 #include "worker/run/sample_noise.h"
 #include "worker/sampling/sampler.h"
 #include "worker/tensors/flat_parameters.h"
+#include "worker/tensors/weight_type.h"
 
 namespace onestep {
 namespace {
@@ -43,7 +44,7 @@ RoundedState round_state(torch::nn::Module& module, DType dtype) {
   const torch::NoGradGuard no_grad;
   std::size_t place = 0;
   for (auto& parameter : module.parameters()) {
-    state.kept.push_back(parameter.to(dtype == DType::kBF16 ? torch::kBFloat16 : torch::kFloat16).contiguous());
+    state.kept.push_back(parameter.to(weight_type(dtype).value()).contiguous());
     parameter.copy_(state.kept.back());
     TensorView& view = state.views[place++];
     view.dtype = dtype;

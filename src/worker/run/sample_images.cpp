@@ -43,14 +43,14 @@ torch::Tensor draw_text_images(LoadedModel& model, const SampleSpec& spec, std::
   const torch::NoGradGuard no_grad;
   const SampleDraw draw = sample_draw(*model.denoiser, seed, spec.count, spec.label);
   SdPipeline parts = load_other_parts(*model.sd);
-  const auto text = embed_prompts(parts, spec.prompts);
+  const auto text = embed_prompts(parts, spec.prompts), null_text = embed_prompts(parts, {""});
   std::vector<torch::Tensor> images;
   for (std::int64_t first = 0; first < spec.count; first += kTextBatch) {
     const std::int64_t count = std::min(kTextBatch, spec.count - first);
     const auto prompt = torch::arange(first, first + count).remainder(text.size(0));
     SampleOptions options;
     options.rows = SampleRows{seed, first};
-    options.null_text = embed_prompts(parts, {""});
+    options.null_text = null_text;
     const auto latents = sample(*model.denoiser, sampler_of(model), draw.noise.narrow(0, first, count),
                                 {{}, text.index_select(0, prompt)}, options);
     images.push_back(parts.vae->images_of(latents));

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "worker/tensors/weight_type.h"
 
 namespace onestep {
 namespace {
@@ -96,10 +97,6 @@ std::vector<TensorView> named_tensors(const torch::nn::Module& module) {
 
 namespace {
 
-torch::ScalarType scalar_type(DType dtype) {
-  return dtype == DType::kBF16 ? torch::kBFloat16 : dtype == DType::kF16 ? torch::kFloat16 : torch::kFloat32;
-}
-
 // One file or many: both find tensors by name.
 template <typename Files>
 void load_from(torch::nn::Module& module, const Files& file, DType parameters_dtype) {
@@ -139,7 +136,7 @@ void load_from(torch::nn::Module& module, const Files& file, DType parameters_dt
     if (expected_dtype(i) == DType::kF32) {
       std::memcpy(value.template data_ptr<float>(), tensor.bytes.data(), tensor.bytes.size());
     } else {
-      const auto stored = torch::empty(value.sizes(), scalar_type(parameters_dtype));
+      const auto stored = torch::empty(value.sizes(), weight_type(parameters_dtype).value());
       std::memcpy(stored.data_ptr(), tensor.bytes.data(), tensor.bytes.size());
       value.copy_(stored);
     }
