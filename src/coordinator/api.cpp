@@ -11,7 +11,6 @@
 
 #include "common/build_info.h"
 #include "common/config.h"
-#include "common/durable_file.h"
 #include "common/hash.h"
 #include "common/log.h"
 #include "common/pipeline.h"
@@ -19,7 +18,6 @@
 #include "coordinator/problem.h"
 #include "coordinator/request_query.h"
 #include "coordinator/samples.h"
-#include "coordinator/tensorboard_file.h"
 #include "coordinator/web_files.h"
 
 namespace onestep {
@@ -268,9 +266,8 @@ HttpResponse Api::list_jobs(Call& call) {
   filter.summaries = true;
   filter.after = call.integer("page_token");
   filter.limit = call.integer("limit") + 1;  // one more shows whether there is a next page
-  HttpResponse response = page(call, coordinator_.jobs(filter), [](const JobRecord& job) { return job.number; }, job_summary,
-                               {{"last_event_id", std::to_string(coordinator_.last_event())}});
-  return response;
+  return page(call, coordinator_.jobs(filter), [](const JobRecord& job) { return job.number; }, job_summary,
+              {{"last_event_id", std::to_string(coordinator_.last_event())}});
 }
 
 HttpResponse Api::list_pipelines(Call& call) {

@@ -11,8 +11,6 @@
 namespace onestep {
 namespace {
 
-constexpr std::int64_t kMaxPoints = 100'000;  // of a curve, as for GET metrics
-
 // Width and height, from the header that every PNG file begins with. Errors: kCorrupt.
 std::pair<int, int> png_size(const std::string& bytes, const std::string& path) {
   constexpr std::size_t kWidthAt = 16, kEnd = 24;
@@ -24,7 +22,6 @@ std::pair<int, int> png_size(const std::string& bytes, const std::string& path) 
   }
   return {sizes[0], sizes[1]};
 }
-
 
 }  // namespace
 
@@ -42,7 +39,7 @@ HttpResponse Api::tensorboard(Call& call) {
   response.content_type = "application/octet-stream";
   response.headers["Content-Disposition"] =
       "attachment; filename=\"events.out.tfevents." + std::to_string(static_cast<std::int64_t>(job.created)) + "." + job.id + "\"";
-  response.body = tensorboard_file(coordinator_.metrics(job.id, {}, kMaxPoints), pictures, job.created);
+  response.body = tensorboard_file(coordinator_.metrics(job.id, {}, kMaxCurvePoints), pictures, job.created);
   return response;
 }
 

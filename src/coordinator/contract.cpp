@@ -88,7 +88,7 @@ std::vector<Operation> make_operations() {
           {404, 409}),
       get("showMetrics", "/api/v1/jobs/{id}/metrics", "curves",
           {text("keys", "their names, with commas between; without it all"),
-           integer("max_points", "of each curve", 2, 100'000, 1000)},
+           integer("max_points", "of each curve", 2, kMaxCurvePoints, 1000)},
           {ok("the curves", "Metrics")}, {404}),
       get("listCheckpoints", "/api/v1/jobs/{id}/checkpoints", "those committed", paged({}, 1000),
           {page("a page of checkpoints", "CheckpointPage")}, {404}),

@@ -46,6 +46,8 @@ struct Operation {
   std::vector<int> problems = {};  // statuses with a problem document, besides those of every operation
 };
 
+constexpr std::int64_t kMaxCurvePoints = 100'000;  // of one curve in one answer
+
 const std::vector<Operation>& operations();
 
 // Every field of the query against the operation's table: unknown ones, types, ranges. Errors: RequestError.

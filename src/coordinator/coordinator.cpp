@@ -208,8 +208,8 @@ JobRecord Coordinator::resume(const std::string& id) {
   job.stop_requested = 0;
   job.ended = 0;
   end_alarms(job, /*of_ranks=*/false);
-  if (const json state = store_.health(job.id); !state.is_null()) {
-    TrainingHealth health(parse_job_spec(job.spec, options_.data, "job " + job.id), state);
+  if (!store_.health(job.id).is_null()) {
+    TrainingHealth health = health_of(job);
     health.resume();
     store_.put_health(job.id, health.to_json());
   }
@@ -267,8 +267,7 @@ ServiceFigures Coordinator::figures() {
   ServiceFigures figures;
   figures.jobs = store_.num_jobs_by_state();
   figures.slots = options_.slots;
-  for (const JobRecord& job : store_.unfinished_jobs()) {
-    if (!is_active(job.state)) continue;
+  for (const JobRecord& job : store_.jobs_in({JobState::kStarting, JobState::kRunning, JobState::kStopping}, /*summaries=*/true)) {
     for (const WorkerRecord& rank : rank_board_.ranks(job.id, options_.clock())) {
       ++figures.ranks;
       if (!rank.trouble.empty()) ++figures.ranks_in_trouble;

@@ -226,6 +226,7 @@ class Coordinator {
   void update_pins(const std::string& job);
 
   // Alarms; inside the caller's transaction.
+  TrainingHealth health_of(const JobRecord& job);  // as far as it was judged
   void judge_reports();
   void judge_evaluation(const JobRecord& parent, const CheckpointRecord& checkpoint, const nlohmann::json& result);
   void take_findings(JobRecord job, int attempt, const std::vector<HealthFinding>& findings);

@@ -32,13 +32,17 @@ HealthReport report_of(const json& body) {
 
 std::vector<AlarmRecord> Coordinator::alarms(const std::string& id) { return store_.alarms(find_job(id).id); }
 
+TrainingHealth Coordinator::health_of(const JobRecord& job) {
+  const JobSpec spec = parse_job_spec(job.spec, options_.data, "job " + job.id);
+  const json state = store_.health(job.id);
+  return state.is_null() ? TrainingHealth(spec) : TrainingHealth(spec, state);
+}
+
 void Coordinator::judge_reports() {
   for (std::size_t i = 0; i < pending_reports_.size();) {
     const std::string id = pending_reports_[i].job;
     const JobRecord job = find_job(id);
-    const JobSpec spec = parse_job_spec(job.spec, options_.data, "job " + id);
-    const json state = store_.health(id);
-    TrainingHealth health = state.is_null() ? TrainingHealth(spec) : TrainingHealth(spec, state);
+    TrainingHealth health = health_of(job);
     for (; i < pending_reports_.size() && pending_reports_[i].job == id; ++i) {
       take_findings(job, pending_reports_[i].attempt, health.observe(pending_reports_[i].report));
     }
@@ -47,9 +51,7 @@ void Coordinator::judge_reports() {
 }
 
 void Coordinator::judge_evaluation(const JobRecord& parent, const CheckpointRecord& checkpoint, const json& result) {
-  const JobSpec spec = parse_job_spec(parent.spec, options_.data, "job " + parent.id);
-  const json state = store_.health(parent.id);
-  TrainingHealth health = state.is_null() ? TrainingHealth(spec) : TrainingHealth(spec, state);
+  TrainingHealth health = health_of(parent);
   HealthReport report = report_of(parent.progress.is_object() ? parent.progress : json::object());
   report.stage = "evaluation";
   report.iteration = checkpoint.iteration;

@@ -288,8 +288,7 @@ std::vector<JobRecord> Store::jobs_in(std::initializer_list<JobState> states, bo
 std::vector<JobRecord> Store::unfinished_jobs() {
   const std::string sql =
       std::string("SELECT ") + kJobColumns +
-      " FROM jobs WHERE state IN ('waiting', 'blocked', 'queued', 'starting', 'running', "
-      "'stopping') ORDER BY number";
+      " FROM jobs WHERE state IN " + kUnfinishedStates + " ORDER BY number";
   Statement& statement = database_->statement(sql.c_str());
   return read_jobs(*database_, statement);
 }

@@ -13,6 +13,9 @@
 
 namespace onestep {
 
+// Neither terminal nor interrupted.
+constexpr const char* kUnfinishedStates = "('waiting', 'blocked', 'queued', 'starting', 'running', 'stopping')";
+
 struct Store::Database {
   sqlite3* handle = nullptr;
   // By their text; for what runs thousands of times a second.

@@ -122,8 +122,8 @@ std::vector<PipelineRecord> Store::pipelines(std::int64_t after, std::int64_t li
 }
 
 std::int64_t Store::num_unfinished_jobs() {
-  Statement statement(database_->handle,
-                      "SELECT COUNT(*) FROM jobs WHERE state IN ('waiting', 'blocked', 'queued', 'starting', 'running', 'stopping')");
+  const std::string sql = std::string("SELECT COUNT(*) FROM jobs WHERE state IN ") + kUnfinishedStates;
+  Statement statement(database_->handle, sql.c_str());
   std::int64_t count = 0;
   if (statement.step()) statement >> count;
   return count;
