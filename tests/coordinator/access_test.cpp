@@ -10,6 +10,7 @@
 #include "common/secret.h"
 #include "coordinator/api.h"
 #include "support/files.h"
+#include "support/idle_launcher.h"
 #include "support/temp_folder.h"
 
 namespace onestep {
@@ -19,15 +20,6 @@ using nlohmann::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
-
-class NoLauncher : public Launcher {
- public:
-  ProcessIdentity launch(const LaunchRequest&) override { return {4711, 1}; }
-  std::optional<ProcessEnd> poll(const ProcessIdentity&) override { return std::nullopt; }
-  std::optional<ProcessIdentity> find(const LaunchRequest&) override { return std::nullopt; }
-  void terminate(const ProcessIdentity&) override {}
-  int kill_all(const LaunchRequest&) override { return 0; }
-};
 
 // An API that wants tokens, on a clock of the test's.
 class LockedApi : public testing::Test {
@@ -50,7 +42,7 @@ class LockedApi : public testing::Test {
   TempFolder folder_;
   double now_ = 1000;
   Coordinator coordinator_{{.data = folder_ / "data", .slots = 1, .clock = [this] { return now_; }, .worker_tokens = true},
-                           std::make_unique<NoLauncher>()};
+                           std::make_unique<IdleLauncher>()};
   Api api_{coordinator_, {.access = {.tokens = true, .tls = false, .hosts = {"head.cluster", "10.0.0.7"}}}};
 };
 

@@ -12,6 +12,7 @@
 #include "coordinator/api.h"
 #include "coordinator/backup.h"
 #include "support/files.h"
+#include "support/idle_launcher.h"
 #include "support/temp_folder.h"
 
 namespace onestep {
@@ -20,15 +21,6 @@ namespace {
 using nlohmann::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-class IdleLauncher : public Launcher {
- public:
-  ProcessIdentity launch(const LaunchRequest&) override { return {4711, 1}; }
-  std::optional<ProcessEnd> poll(const ProcessIdentity&) override { return std::nullopt; }
-  std::optional<ProcessIdentity> find(const LaunchRequest&) override { return std::nullopt; }
-  void terminate(const ProcessIdentity&) override {}
-  int kill_all(const LaunchRequest&) override { return 0; }
-};
 
 class Contract : public testing::Test {
  protected:

@@ -21,15 +21,7 @@ class Alarms : public CoordinatorTest {
   std::string run_with(const json& health) {
     json distill = kDistill;
     distill["health"] = health;
-    submit({kDetector, kTeacher, kPairs, distill});
-    tick();
-    succeed("detector-1");
-    succeed("teacher-2");
-    tick();
-    succeed("pairs-3");
-    tick();
-    EXPECT_FALSE(hello("distill-4", 1).refusal);
-    return "distill-4";
+    return run_distill(distill);
   }
   void report(std::int64_t iteration, double loss_fake, int attempt = 1) {
     const std::string stage = iteration <= 250 ? "regression" : iteration <= 310 ? "fake score" : "distill";

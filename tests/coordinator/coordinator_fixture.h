@@ -194,8 +194,8 @@ class CoordinatorTest : public testing::Test {
             {"bytes", 0}};
   }
   // A distill job that runs in its first attempt, everything before it done.
-  std::string run_distill() {
-    submit({kDetector, kTeacher, kPairs, kDistill});
+  std::string run_distill(const json& spec = kDistill) {
+    submit({kDetector, kTeacher, kPairs, spec});
     tick();
     succeed("detector-1");
     succeed("teacher-2");

@@ -700,14 +700,7 @@ TEST_F(CoordinatorTest, CheckpointsArePinnedWhileTheyWaitAndTheBestStays) {
 TEST_F(CoordinatorTest, TheBestIsOfTheFigureThatTheSpecNames) {
   json distill = kDistill;
   distill["checkpoint"] = {{"best", {{"metric", "class_accuracy"}, {"direction", "highest"}}}};
-  submit({kDetector, kTeacher, kPairs, distill});
-  tick();
-  succeed("detector-1");
-  succeed("teacher-2");
-  tick();
-  succeed("pairs-3");
-  tick();
-  hello("distill-4", 1);
+  run_distill(distill);
   const auto judge = [&](std::int64_t iteration, std::uint64_t sequence, double frechet, double accuracy) {
     commit_checkpoint("distill-4", iteration, sequence);
     tick();

@@ -6,19 +6,11 @@
 #include <iostream>
 
 #include "coordinator/api.h"
+#include "support/idle_launcher.h"
 #include "support/temp_folder.h"
 
 namespace onestep {
 namespace {
-
-class NoLauncher : public Launcher {
- public:
-  ProcessIdentity launch(const LaunchRequest&) override { return {1, 1}; }
-  std::optional<ProcessEnd> poll(const ProcessIdentity&) override { return std::nullopt; }
-  std::optional<ProcessIdentity> find(const LaunchRequest&) override { return std::nullopt; }
-  void terminate(const ProcessIdentity&) override {}
-  int kill_all(const LaunchRequest&) override { return 0; }
-};
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -57,7 +49,7 @@ TEST(LongSeries, TenMillionPointsOpenInUnderThreeTenthsOfASecond) {
   // Opened anew: nothing of it is in this process's memory.
   const auto opening = std::chrono::steady_clock::now();
   Coordinator coordinator({.data = folder.path(), .slots = 1, .clock = [] { return 1.7e9; }},
-                          std::make_unique<NoLauncher>());
+                          std::make_unique<IdleLauncher>());
   Api api(coordinator);
   std::cout << "started on it in " << seconds_since(opening) << " s\n";
   double slowest = 0;

@@ -3,18 +3,10 @@
 
 #include "coordinator/api.h"
 #include "fuzz/fuzz_target.h"
+#include "support/idle_launcher.h"
 
 namespace onestep {
 namespace {
-
-class NoProcesses : public Launcher {
- public:
-  ProcessIdentity launch(const LaunchRequest&) override { return {4711, 1}; }
-  std::optional<ProcessEnd> poll(const ProcessIdentity&) override { return std::nullopt; }
-  std::optional<ProcessIdentity> find(const LaunchRequest&) override { return std::nullopt; }
-  void terminate(const ProcessIdentity&) override {}
-  int kill_all(const LaunchRequest&) override { return 0; }
-};
 
 HttpRequest request_of(const std::string& text) {
   HttpRequest request;
@@ -37,7 +29,7 @@ HttpRequest request_of(const std::string& text) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace onestep;
   static const TempFolder folder(in_memory_parent());
-  static Coordinator coordinator({.data = folder / "data", .slots = 1, .clock = [] { return 1000.0; }}, std::make_unique<NoProcesses>());
+  static Coordinator coordinator({.data = folder / "data", .slots = 1, .clock = [] { return 1000.0; }}, std::make_unique<IdleLauncher>());
   static Api api(coordinator, {.access = {}, .roots = FileRoots({folder / "data"}), .queue = 20});
   const HttpResponse response = api.handle(request_of(text_of(data, size)));
   if (response.status == 500) __builtin_trap();  // a bug, by our own word
