@@ -14,9 +14,9 @@
 #include <nlohmann/json.hpp>
 
 #include "common/build_info.h"
-#include "common/error.h"
 #include "common/npz_file.h"
 #include "common/safetensors_file.h"
+#include "run_main.h"
 #include "worker/metrics/frechet.h"
 #include "worker/metrics/resize.h"
 #include "worker/models/inception.h"
@@ -117,11 +117,4 @@ int bench_main(int argc, char** argv) {
 }  // namespace
 }  // namespace onestep
 
-int main(int argc, char** argv) {
-  try {
-    return onestep::bench_main(argc, argv);
-  } catch (const onestep::Error& error) {
-    std::cerr << "inception: " << error.what() << "\n";
-    return onestep::exit_status(error.code());
-  }
-}
+int main(int argc, char** argv) { return onestep::run_main("inception", onestep::bench_main, argc, argv); }

@@ -16,6 +16,7 @@
 
 #include "common/build_info.h"
 #include "common/error.h"
+#include "run_main.h"
 #include "worker/models/autoencoder_kl.h"
 #include "worker/models/clip_text.h"
 #include "worker/models/initialize.h"
@@ -284,11 +285,4 @@ int networks_main(int argc, char** argv) {
 }  // namespace
 }  // namespace onestep
 
-int main(int argc, char** argv) {
-  try {
-    return onestep::networks_main(argc, argv);
-  } catch (const onestep::Error& error) {
-    std::cerr << "networks: " << error.what() << "\n";
-    return onestep::exit_status(error.code());
-  }
-}
+int main(int argc, char** argv) { return onestep::run_main("networks", onestep::networks_main, argc, argv); }

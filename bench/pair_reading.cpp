@@ -11,8 +11,8 @@
 #include <nlohmann/json.hpp>
 
 #include "common/durable_file.h"
-#include "common/error.h"
 #include "common/shard_plan.h"
+#include "run_main.h"
 #include "worker/data/pair_reader.h"
 
 namespace onestep {
@@ -91,11 +91,4 @@ int bench_main(int argc, char** argv) {
 }  // namespace
 }  // namespace onestep
 
-int main(int argc, char** argv) {
-  try {
-    return onestep::bench_main(argc, argv);
-  } catch (const std::exception& error) {
-    std::cerr << "onestep-bench-pair-reading: " << error.what() << "\n";
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return onestep::run_main("onestep-bench-pair-reading", onestep::bench_main, argc, argv); }

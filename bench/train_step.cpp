@@ -12,6 +12,7 @@
 #include "common/build_info.h"
 #include "common/error.h"
 #include "common/safetensors_file.h"
+#include "run_main.h"
 #include "worker/comm/single_communicator.h"
 #include "worker/dmd/losses.h"
 #include "worker/models/preconditioners.h"
@@ -132,11 +133,4 @@ int bench_main(int argc, char** argv) {
 }  // namespace
 }  // namespace onestep
 
-int main(int argc, char** argv) {
-  try {
-    return onestep::bench_main(argc, argv);
-  } catch (const onestep::Error& error) {
-    std::cerr << "train_step: " << error.what() << "\n";
-    return onestep::exit_status(error.code());
-  }
-}
+int main(int argc, char** argv) { return onestep::run_main("train_step", onestep::bench_main, argc, argv); }

@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "common/durable_file.h"
+#include "run_main.h"
 #include "service/fill.h"
 #include "service/http_load.h"
 #include "service/rank_load.h"
@@ -95,11 +96,4 @@ int bench_main(int argc, char** argv) {
 }  // namespace
 }  // namespace onestep
 
-int main(int argc, char** argv) {
-  try {
-    return onestep::bench_main(argc, argv);
-  } catch (const std::exception& error) {
-    std::cerr << "onestep-bench-service: " << error.what() << "\n";
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return onestep::run_main("onestep-bench-service", onestep::bench_main, argc, argv); }
