@@ -95,7 +95,7 @@ void check_kind(ConfigReader& reader, const JobSpec&, const GeneratePairsSpec& s
 }
 
 // What belongs to networks of sigma, or to those of discrete steps and text, is refused for the other.
-void check_parametrisation(ConfigReader& reader, const JobSpec& job, const DistillSpec& spec) {
+void check_parametrisation(ConfigReader& reader, const DistillSpec& spec) {
   const DistillSpec usual;
   const bool is_text = !spec.prompts.empty();
   const auto only = [&](const char* key, const json& found, const json& expected, bool for_text) {
@@ -106,7 +106,6 @@ void check_parametrisation(ConfigReader& reader, const JobSpec& job, const Disti
   only("generator_sigma", spec.generator_sigma, usual.generator_sigma, false);
   only("dmd/sigma_lo", spec.dmd.sigma_lo, usual.dmd.sigma_lo, false);
   only("dmd/sigma_hi", spec.dmd.sigma_hi, usual.dmd.sigma_hi, false);
-  only("activation_checkpointing", job.activation_checkpointing, false, false);
   only("dmd/t_lo", spec.dmd.t_lo, usual.dmd.t_lo, true);
   only("dmd/t_hi", spec.dmd.t_hi, usual.dmd.t_hi, true);
   only("dmd/guidance_scale", spec.dmd.guidance_scale, usual.dmd.guidance_scale, true);
@@ -125,7 +124,7 @@ void check_parametrisation(ConfigReader& reader, const JobSpec& job, const Disti
 
 void check_kind(ConfigReader& reader, const JobSpec& job, const DistillSpec& spec) {
   check_like_and_prompts(reader, spec.teacher, spec.like, spec.prompts);
-  check_parametrisation(reader, job, spec);
+  check_parametrisation(reader, spec);
   check_divisible(reader, "warmup/pairs", spec.warmup.pairs, job.micro_batches);
   check_divisible(reader, "dmd/batch", spec.dmd.batch, job.micro_batches);
   check_divisible(reader, "dmd/pairs", spec.dmd.pairs, job.micro_batches);

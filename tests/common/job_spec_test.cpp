@@ -236,11 +236,10 @@ TEST(JobSpec, TextAndSigmaExcludeEachOther) {
               ElementsAre("/dmd/t_lo: expected 0.02 without prompts, found 0.1",
                           "/dmd/guidance_scale: expected 1.0 without prompts, found 3.0",
                           HasSubstr("/decoder: expected none but for distance lpips with prompts")));
-  EXPECT_THAT(problems(with("distill", {"prompts=p", "generator_sigma=40", "dmd.sigma_hi=7", "activation_checkpointing=true",
+  EXPECT_THAT(problems(with("distill", {"prompts=p", "generator_sigma=40", "dmd.sigma_hi=7",
                                         "evaluation.detector=@d", "evaluation.dataset.path=x.h5"})),
               ElementsAre("/generator_sigma: expected 80.0 with prompts, found 40.0",
                           "/dmd/sigma_hi: expected 5.0 with prompts, found 7.0",
-                          "/activation_checkpointing: expected false with prompts, found true",
                           HasSubstr("/evaluation/detector: expected a .safetensors file")));
   EXPECT_THAT(problems(with("distill", {"prompts=p", "distance=lpips", "lpips.weights=[\"vgg.safetensors\"]"})),
               ElementsAre(HasSubstr("/decoder: expected an autoencoder's folder")));

@@ -16,6 +16,7 @@
 #include "integration/service.h"
 #include "support/files.h"
 #include "support/keyed_feature_nets.h"
+#include "support/ldm_file.h"
 #include "support/small_images.h"
 #include "support/temp_folder.h"
 #include "worker/models/inception.h"
@@ -116,6 +117,44 @@ TEST_F(TextToImage, TwoRanksAndAKilledRunMakeTheSameStudent) {
   ASSERT_EQ(resumed.exit_status, 0) << resumed.error;
   EXPECT_THAT(resumed.error, HasSubstr("going on"));
   EXPECT_EQ(outcome("killed").digest, outcome("distill").digest);
+}
+
+TEST_F(TextToImage, ActivationCheckpointingMakesTheSameStudent) {
+  ASSERT_EQ(run("recomputed", with(distill(), {{"activation_checkpointing", true}})).exit_status, 0);
+  EXPECT_EQ(outcome("recomputed").digest, outcome("distill").digest);
+}
+
+// The same weights in one file of the original code's names make the same pairs, student and export.
+TEST_F(TextToImage, ATeacherOfOneFileIsTheFolders) {
+  const std::string file = path("ldm.safetensors");
+  write_ldm_file(path("tiny"), file);
+  const json one = {{"teacher", file}, {"like", path("tiny")}};
+  ASSERT_EQ(run("one_encode", with(encode(), one)).exit_status, 0);
+  EXPECT_EQ(outcome("one_encode").digest, outcome("encode").digest);
+  ASSERT_EQ(run("one_pairs", with(pairs(), one)).exit_status, 0);
+  EXPECT_EQ(outcome("one_pairs").digest, outcome("pairs").digest);
+  ASSERT_EQ(run("one_distill", with(with(distill(), one), {{"pairs", path("one_pairs")}, {"prompts", path("one_encode")}})).exit_status, 0);
+  EXPECT_EQ(outcome("one_distill").digest, outcome("distill").digest);
+  ASSERT_EQ(run("one_export", {{"name", "export"}, {"kind", "export"}, {"model", path("one_distill")}}).exit_status, 0);
+  EXPECT_EQ(sha256_file(path("one_export/unet/diffusion_pytorch_model.safetensors")), outcome("distill").digest);
+  EXPECT_EQ(shell("onestep verify " + path("one_export")).exit_status, 0);
+}
+
+// Stable Diffusion 2.1's prediction, from the teacher to a folder whose pictures are the run's.
+TEST_F(TextToImage, AStudentThatPredictsVIsExported) {
+  ASSERT_EQ(shell(program("make_tiny_sd") + " " + path("v") + " float32 v_prediction").exit_status, 0);
+  const json of_v = {{"teacher", path("v")}};
+  ASSERT_EQ(run("v_pairs", with(pairs(), of_v)).exit_status, 0);
+  EXPECT_NE(outcome("v_pairs").digest, outcome("pairs").digest);
+  ASSERT_EQ(run("v_distill", with(with(distill(), of_v), {{"pairs", path("v_pairs")}})).exit_status, 0);
+  ASSERT_EQ(run("v_export", {{"name", "export"}, {"kind", "export"}, {"model", path("v_distill")}}).exit_status, 0);
+  EXPECT_EQ(json::parse(slurp(path("v_export/scheduler/scheduler_config.json"))).at("prediction_type"), "v_prediction");
+  const auto picture = [](const std::string& model) {
+    const ShellResult drawn = shell("onestep sample --model " + path(model) + " --count 2 --prompt 'a cat' --out " + path("v.png"));
+    EXPECT_EQ(drawn.exit_status, 0) << drawn.error;
+    return sha256_file(path("v.png"));
+  };
+  EXPECT_EQ(picture("v_export"), picture("v_distill"));
 }
 
 TEST_F(TextToImage, ExportsAreReproducibleAndSampleAsTheRunDoes) {

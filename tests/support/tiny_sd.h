@@ -51,9 +51,11 @@ inline ClipTextConfig tiny_clip_config() {
   return config;
 }
 
-inline SdPipeline tiny_sd(std::uint64_t seed) {
+inline SdPipeline tiny_sd(std::uint64_t seed, Prediction prediction = Prediction::kEpsilon) {
   SdPipeline pipeline;
-  pipeline.denoiser = std::make_unique<SdDenoiser>(tiny_unet_config(), SdScheduleConfig{});
+  SdScheduleConfig schedule;
+  schedule.prediction = prediction;
+  pipeline.denoiser = std::make_unique<SdDenoiser>(tiny_unet_config(), schedule);
   pipeline.vae = AutoencoderKl(tiny_vae_config());
   pipeline.text_encoder = ClipText(tiny_clip_config());
   pipeline.tokenizer = tiny_tokenizer();

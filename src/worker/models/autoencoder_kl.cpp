@@ -107,6 +107,12 @@ LatentPosterior AutoencoderKlImpl::encode(const torch::Tensor& images) {
   return {moments[0], moments[1].clamp(kMinLogvar, kMaxLogvar)};
 }
 
+void AutoencoderKlImpl::recompute_in_backward(bool on) {
+  for (const auto& child : modules(/*include_self=*/false)) {
+    if (auto* block = child->as<SdResnetImpl>()) block->recompute_in_backward(on);
+  }
+}
+
 torch::Tensor AutoencoderKlImpl::decode(const torch::Tensor& z) { return decoder(post_quant_conv(z)); }
 
 }  // namespace onestep

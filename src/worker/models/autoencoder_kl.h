@@ -77,6 +77,8 @@ class AutoencoderKlImpl final : public torch::nn::Module {
   [[nodiscard]] torch::Tensor latents_of(const torch::Tensor& z) const { return config_.scaling_factor * z; }
   torch::Tensor images_of(const torch::Tensor& latents) { return decode(latents / config_.scaling_factor); }
   [[nodiscard]] const AutoencoderKlConfig& config() const { return config_; }
+  // Activation checkpointing, by residual block.
+  void recompute_in_backward(bool on);
 
  private:
   AutoencoderKlConfig config_;

@@ -39,6 +39,7 @@ class SdDenoiser final : public Denoiser {
   [[nodiscard]] std::int64_t num_classes() const override { return 0; }
   // The U-Net itself: parameters under diffusers' names.
   torch::nn::Module& module() override { return *unet_; }
+  void recompute_in_backward(bool on) override { unet_->recompute_in_backward(on); }
   [[nodiscard]] SdUnet& unet() { return unet_; }
   [[nodiscard]] std::int64_t last_step() const { return config_.num_train_timesteps - 1; }
   [[nodiscard]] const SdScheduleConfig& config() const { return config_; }

@@ -1,5 +1,9 @@
 #include "worker/models/sd_resnet.h"
 
+#include <vector>
+
+#include "worker/tensors/recompute.h"
+
 namespace onestep {
 
 SdResnetImpl::SdResnetImpl(const SdResnetOptions& options, const torch::TensorOptions& tensors) {
@@ -16,11 +20,20 @@ SdResnetImpl::SdResnetImpl(const SdResnetOptions& options, const torch::TensorOp
   }
 }
 
+// x enters twice, its skip in front: the order in which the plain graph adds their gradients.
 torch::Tensor SdResnetImpl::forward(const torch::Tensor& x, const torch::Tensor& silu_time) {
+  if (!recompute_ || !torch::GradMode::is_enabled()) return compute(x, x, silu_time);
+  std::vector<torch::Tensor> inputs = {x, x};
+  if (silu_time.defined()) inputs.push_back(silu_time);
+  return recomputed([this](const std::vector<torch::Tensor>& in) { return compute(in[0], in[1], in.size() > 2 ? in[2] : torch::Tensor()); },
+                    inputs, parameters());
+}
+
+torch::Tensor SdResnetImpl::compute(const torch::Tensor& x_skip, const torch::Tensor& x, const torch::Tensor& silu_time) {
   auto h = conv1(norm1->forward_silu(x));
   if (!time_emb_proj.is_empty()) h = h + time_emb_proj(silu_time).unsqueeze(-1).unsqueeze(-1);
   h = conv2(norm2->forward_silu(h));
-  return (conv_shortcut.is_empty() ? x : conv_shortcut(x)) + h;
+  return (conv_shortcut.is_empty() ? x_skip : conv_shortcut(x_skip)) + h;
 }
 
 SdDownsampleImpl::SdDownsampleImpl(std::int64_t channels, bool pad_one_side, const torch::TensorOptions& tensors)

@@ -22,8 +22,13 @@ class SdResnetImpl final : public torch::nn::Module {
   SdResnetImpl(const SdResnetOptions& options, const torch::TensorOptions& tensors);
   // x [B,in,H,W]; silu_time [B,time_channels], the time embedding behind its SiLU, or undefined -> [B,out,H,W].
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& silu_time);
+  // Activation checkpointing: less memory, one more forward pass, the same bits.
+  void recompute_in_backward(bool on) { recompute_ = on; }
 
  private:
+  torch::Tensor compute(const torch::Tensor& x_skip, const torch::Tensor& x, const torch::Tensor& silu_time);
+
+  bool recompute_ = false;
   RawGroupNorm norm1{nullptr}, norm2{nullptr};
   RawConv2d conv1{nullptr}, conv2{nullptr}, conv_shortcut{nullptr};
   RawLinear time_emb_proj{nullptr};

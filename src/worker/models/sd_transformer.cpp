@@ -1,5 +1,9 @@
 #include "worker/models/sd_transformer.h"
 
+#include <vector>
+
+#include "worker/tensors/recompute.h"
+
 namespace onestep {
 namespace {
 
@@ -95,13 +99,20 @@ torch::Tensor SdTransformerImpl::project(RawLinear& linear, RawConv2d& convoluti
   return torch::linear(pixels, convolution->weight.flatten(1), convolution->bias);
 }
 
+// x enters twice, its skip in front: the order in which the plain graph adds their gradients.
 torch::Tensor SdTransformerImpl::forward(const torch::Tensor& x, const torch::Tensor& context) {
+  if (!recompute_ || !torch::GradMode::is_enabled()) return compute(x, x, context);
+  return recomputed([this](const std::vector<torch::Tensor>& in) { return compute(in[0], in[1], in[2]); }, {x, x, context},
+                    parameters());
+}
+
+torch::Tensor SdTransformerImpl::compute(const torch::Tensor& x_skip, const torch::Tensor& x, const torch::Tensor& context) {
   const std::int64_t batch = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
   auto pixels = norm(x).permute({0, 2, 3, 1}).reshape({batch, height * width, channels});
   pixels = project(linear_in_, conv_in_, pixels);
   pixels = block_(pixels, context);
   pixels = project(linear_out_, conv_out_, pixels);
-  return pixels.view({batch, height, width, channels}).permute({0, 3, 1, 2}) + x;
+  return pixels.view({batch, height, width, channels}).permute({0, 3, 1, 2}) + x_skip;
 }
 
 }  // namespace onestep

@@ -68,10 +68,15 @@ class SdTransformerImpl final : public torch::nn::Module {
   SdTransformerImpl(const SdTransformerOptions& options, const torch::TensorOptions& tensors);
   // x [B,C,H,W], context [B,T,context_channels] -> [B,C,H,W].
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& context);
+  // Activation checkpointing: less memory, one more forward pass, the same bits (those of context's gradient apart: keys and
+  // values add to it in another order; embeddings of a frozen text encoder have none).
+  void recompute_in_backward(bool on) { recompute_ = on; }
 
  private:
+  torch::Tensor compute(const torch::Tensor& x_skip, const torch::Tensor& x, const torch::Tensor& context);
   torch::Tensor project(RawLinear& linear, RawConv2d& convolution, const torch::Tensor& pixels);
 
+  bool recompute_ = false;
   RawGroupNorm norm{nullptr};
   RawLinear linear_in_{nullptr}, linear_out_{nullptr};
   RawConv2d conv_in_{nullptr}, conv_out_{nullptr};

@@ -51,6 +51,13 @@ torch::Tensor SdUnetImpl::embed_time(const torch::Tensor& t) {
   return torch::silu(time_linear_2_(torch::silu(time_linear_1_(waves))));
 }
 
+void SdUnetImpl::recompute_in_backward(bool on) {
+  for (const auto& child : modules(/*include_self=*/false)) {
+    if (auto* block = child->as<SdResnetImpl>()) block->recompute_in_backward(on);
+    if (auto* block = child->as<SdTransformerImpl>()) block->recompute_in_backward(on);
+  }
+}
+
 torch::Tensor SdUnetImpl::forward(const torch::Tensor& x, const torch::Tensor& t, const torch::Tensor& text) {
   const SdSignals signals{embed_time(t), text};
   auto h = conv_in(x.contiguous(torch::MemoryFormat::ChannelsLast));

@@ -17,6 +17,8 @@ class SdUnetImpl final : public torch::nn::Module {
   // -> the raw prediction [B,out_channels,H,W]. H and W of any size.
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& t, const torch::Tensor& text);
   [[nodiscard]] const SdUnetConfig& config() const { return config_; }
+  // Activation checkpointing, by residual block and transformer.
+  void recompute_in_backward(bool on);
 
  private:
   [[nodiscard]] torch::Tensor embed_time(const torch::Tensor& t);

@@ -104,7 +104,7 @@ json lcm_scheduler(const SdScheduleConfig& config) {
           {"clip_sample", false},
           {"num_train_timesteps", config.num_train_timesteps},
           {"original_inference_steps", 50},
-          {"prediction_type", "epsilon"},
+          {"prediction_type", config.prediction == Prediction::kV ? "v_prediction" : "epsilon"},
           {"set_alpha_to_one", false},
           {"steps_offset", 1},
           {"timestep_spacing", "leading"}};
@@ -163,9 +163,6 @@ SdSamples sample_one_step(SdPipeline& pipeline, const torch::Tensor& noise, cons
 
 std::string export_diffusers_folder(const std::string& folder, SdPipeline& pipeline, const SdExportOptions& options) {
   torch_type(options.dtype);  // refused before anything is written
-  if (pipeline.denoiser->prediction() != Prediction::kEpsilon) {
-    throw Error(ErrorCode::kMismatch, "export: prediction: expected epsilon, found another; a one-step student predicts epsilon");
-  }
   ExportFolder out(folder);
   for (const char* name : {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}) out.create(name);
   const SdUnet& unet = pipeline.denoiser->unet();

@@ -289,7 +289,7 @@ JobResult run_distill(const RunContext& context) {
   if (prompts) config["prompts"] = prompts->info().digest();
   config.erase("like");
 
-  LoadedDistance distance = load_distance(spec);
+  LoadedDistance distance = load_distance(spec, context.spec.activation_checkpointing);
   if (!distance.sha256.empty()) config["lpips"]["weights"] = distance.sha256;
   if (!distance.decoder_sha256.empty()) config["decoder"] = distance.decoder_sha256;
 

@@ -45,7 +45,7 @@ class DecodedDistance final : public Distance {
   std::unique_ptr<Distance> of_images_;
 };
 
-std::unique_ptr<Distance> decoded(const std::string& folder, std::unique_ptr<Distance> of_images) {
+std::unique_ptr<Distance> decoded(const std::string& folder, std::unique_ptr<Distance> of_images, bool recompute) {
   const std::string where = folder + "/config.json";
   const nlohmann::json config = read_json_file(where);
   const auto name = config.is_object() ? config.value("_class_name", nlohmann::json()) : nlohmann::json();
@@ -53,14 +53,16 @@ std::unique_ptr<Distance> decoded(const std::string& folder, std::unique_ptr<Dis
     return std::make_unique<DecodedDistance<TinyAutoencoder>>(load_tiny_autoencoder(folder), std::move(of_images));
   }
   if (name == "AutoencoderKL") {
-    return std::make_unique<DecodedDistance<AutoencoderKl>>(load_autoencoder_kl(folder), std::move(of_images));
+    AutoencoderKl decoder = load_autoencoder_kl(folder);
+    decoder->recompute_in_backward(recompute);
+    return std::make_unique<DecodedDistance<AutoencoderKl>>(std::move(decoder), std::move(of_images));
   }
   throw Error(ErrorCode::kMismatch, where + ": _class_name: expected AutoencoderKL or AutoencoderTiny, found " + name.dump());
 }
 
 }  // namespace
 
-LoadedDistance load_distance(const DistillSpec& spec) {
+LoadedDistance load_distance(const DistillSpec& spec, bool recompute) {
   if (spec.distance != "lpips") return {make_distance(spec.distance), "", ""};
   std::vector<SafetensorsFile> files;
   std::vector<TensorView> tensors;
@@ -73,7 +75,7 @@ LoadedDistance load_distance(const DistillSpec& spec) {
   }
   LoadedDistance loaded{std::make_unique<LpipsDistance>(VggLpips(tensors, where, spec.lpips)), sha256(digests), ""};
   if (!spec.decoder.empty()) {
-    loaded.distance = decoded(spec.decoder, std::move(loaded.distance));
+    loaded.distance = decoded(spec.decoder, std::move(loaded.distance), recompute);
     loaded.decoder_sha256 = sha256(sha256_file(spec.decoder + "/config.json") +
                                    sha256_file(spec.decoder + "/diffusion_pytorch_model.safetensors"));
   }

@@ -17,7 +17,8 @@ struct LoadedDistance {
 
 // distance "l2" or "lpips". LPIPS wants images of 3 channels in [-1,1]; with spec.decoder, the folder of an AutoencoderKL or AutoencoderTiny,
 // both sides are latents and their decoded images are compared.
+// `recompute`: activation checkpointing of an AutoencoderKL; an AutoencoderTiny keeps what it has.
 // Errors: kConfig; kNotFound, kCorrupt, kMismatch naming the file.
-LoadedDistance load_distance(const DistillSpec& spec);
+LoadedDistance load_distance(const DistillSpec& spec, bool recompute);
 
 }  // namespace onestep

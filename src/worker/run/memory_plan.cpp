@@ -240,7 +240,7 @@ nlohmann::json plan_teacher(const JobSpec& spec, const TrainTeacherSpec& options
 
 nlohmann::json plan_distill(const JobSpec& spec, const DistillSpec& options, int ranks, const Products& products) {
   const PlannedNetwork network = products.network(options.teacher, options.like, options.prompts);
-  const std::unique_ptr<Distance> distance = load_distance(options).distance;
+  const std::unique_ptr<Distance> distance = load_distance(options, spec.activation_checkpointing).distance;
   const std::int64_t process = settled_resident_bytes();
   Networks networks;
   networks.add(network, spec, true);   // generator

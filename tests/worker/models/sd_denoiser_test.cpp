@@ -27,6 +27,24 @@ SdUnetConfig small_unet() {
 
 Condition some_text() { return {{}, golden_draw("input.text", {2, 3, 8})}; }
 
+TEST(SdDenoiser, RecomputingChangesNoBit) {
+  const auto x = golden_draw("input.x", {2, 4, 4, 4}), probe = golden_draw("probe", {2, 4, 4, 4});
+  const auto t = torch::tensor({999.0f, 99.0f});
+  std::vector<std::unique_ptr<SdDenoiser>> denoisers;
+  for (const bool recompute : {false, true}) {
+    auto& denoiser = denoisers.emplace_back(std::make_unique<SdDenoiser>(small_unet(), SdScheduleConfig{}));
+    fill_golden(denoiser->module());
+    denoiser->recompute_in_backward(recompute);
+    // Twice: the second gradient is added to the first, as micro-batches are.
+    for (int pass = 0; pass < 2; ++pass) (denoiser->denoise(x, t, some_text()) * probe).sum().backward();
+  }
+  const auto plain = denoisers[0]->module().named_parameters();
+  for (const auto& item : denoisers[1]->module().named_parameters()) {
+    ASSERT_TRUE(item.value().grad().defined()) << item.key();
+    EXPECT_TRUE(torch::equal(plain[item.key()].grad(), item.value().grad())) << item.key();
+  }
+}
+
 // x0 by the formulas themselves, in fp64 from the network's own output.
 TEST(SdDenoiser, ConvertsEpsilonAndVToX0) {
   for (const Prediction prediction : {Prediction::kEpsilon, Prediction::kV}) {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support/files.h"
+#include "support/ldm_file.h"
 #include "support/temp_folder.h"
 #include "support/tiny_sd.h"
 #include "worker/run/diffusers_export.h"
@@ -250,64 +251,8 @@ TEST_F(DiffusersFolder, MarksOfTheEndsAreReadAsTheReferenceDoes) {
 
 // Tiny weights under the names of the original code, in one file.
 TEST_F(DiffusersFolder, OneFileOfTheOriginalCodeIsRead) {
-  const auto theirs = [](const std::string& name) {
-    // The tiny U-Net has one resnet a level; these few rules are written from the original's structure.
-    static const std::vector<std::pair<std::string, std::string>> kModules = {
-        {"conv_in.", "input_blocks.0.0."}, {"time_embedding.linear_1.", "time_embed.0."}, {"time_embedding.linear_2.", "time_embed.2."},
-        {"down_blocks.0.resnets.0.", "input_blocks.1.0."}, {"down_blocks.0.attentions.0.", "input_blocks.1.1."},
-        {"down_blocks.0.downsamplers.0.conv.", "input_blocks.2.0.op."}, {"down_blocks.1.resnets.0.", "input_blocks.3.0."},
-        {"mid_block.resnets.0.", "middle_block.0."}, {"mid_block.attentions.0.", "middle_block.1."}, {"mid_block.resnets.1.", "middle_block.2."},
-        {"up_blocks.0.resnets.0.", "output_blocks.0.0."}, {"up_blocks.0.resnets.1.", "output_blocks.1.0."},
-        {"up_blocks.0.upsamplers.0.conv.", "output_blocks.1.1.conv."}, {"up_blocks.1.resnets.0.", "output_blocks.2.0."},
-        {"up_blocks.1.attentions.0.", "output_blocks.2.1."}, {"up_blocks.1.resnets.1.", "output_blocks.3.0."},
-        {"up_blocks.1.attentions.1.", "output_blocks.3.1."}, {"conv_norm_out.", "out.0."}, {"conv_out.", "out.2."}};
-    static const std::vector<std::pair<std::string, std::string>> kResnet = {
-        {"norm1.", "in_layers.0."}, {"conv1.", "in_layers.2."}, {"time_emb_proj.", "emb_layers.1."}, {"norm2.", "out_layers.0."},
-        {"conv2.", "out_layers.3."}, {"conv_shortcut.", "skip_connection."}};
-    for (const auto& [ours, original] : kModules) {
-      if (!name.starts_with(ours)) continue;
-      const std::string rest = name.substr(ours.size());
-      if (ours.find("resnets") == std::string::npos) return "model.diffusion_model." + original + rest;
-      for (const auto& [part, theirs_part] : kResnet) {
-        if (rest.starts_with(part)) return "model.diffusion_model." + original + theirs_part + rest.substr(part.size());
-      }
-    }
-    return std::string();
-  };
-  const auto vae_theirs = [](std::string name) {
-    const std::vector<std::pair<std::string, std::string>> rules = {
-        {"encoder.down_blocks.", "encoder.down."}, {"decoder.up_blocks.0.", "decoder.up.1."}, {"decoder.up_blocks.1.", "decoder.up.0."},
-        {".mid_block.resnets.0.", ".mid.block_1."}, {".mid_block.resnets.1.", ".mid.block_2."}, {".resnets.", ".block."},
-        {".downsamplers.0.", ".downsample."}, {".upsamplers.0.", ".upsample."}, {"conv_shortcut", "nin_shortcut"},
-        {".mid_block.attentions.0.group_norm", ".mid.attn_1.norm"}, {".mid_block.attentions.0.to_q", ".mid.attn_1.q"},
-        {".mid_block.attentions.0.to_k", ".mid.attn_1.k"}, {".mid_block.attentions.0.to_v", ".mid.attn_1.v"},
-        {".mid_block.attentions.0.to_out.0", ".mid.attn_1.proj_out"}, {"conv_norm_out", "norm_out"}};
-    for (const auto& [ours, original] : rules) {
-      const std::size_t place = name.find(ours);
-      if (place != std::string::npos) name.replace(place, ours.size(), original);
-    }
-    return "first_stage_model." + name;
-  };
-  const SafetensorsFile unet(path(kUnetWeights)), vae(path("/vae/diffusion_pytorch_model.safetensors")),
-      text(path("/text_encoder/model.safetensors"));
-  std::vector<TensorView> all;
-  for (TensorView tensor : unet.tensors()) {
-    tensor.name = theirs(tensor.name);
-    ASSERT_FALSE(tensor.name.empty());
-    all.push_back(tensor);
-  }
-  for (TensorView tensor : vae.tensors()) {
-    const bool attention = tensor.name.find(".to_") != std::string::npos && tensor.shape.size() == 2;
-    if (attention) tensor.shape.insert(tensor.shape.end(), {1, 1});
-    tensor.name = vae_theirs(tensor.name);
-    all.push_back(tensor);
-  }
-  for (TensorView tensor : text.tensors()) {
-    tensor.name.insert(0, "cond_stage_model.transformer.");
-    all.push_back(tensor);
-  }
   const std::string file = path("/ldm.safetensors");
-  write_safetensors(file, all, {});
+  write_ldm_file(copy_.path(), file);
   const SdPipeline made = tiny_sd(3), read = load_ldm_file(file, copy_.path());
   expect_equal(made.denoiser->module(), read.denoiser->module());
   expect_equal(*made.vae, *read.vae);
@@ -329,12 +274,12 @@ TEST_F(DiffusersFolder, OneFileOfTheOriginalCodeIsRead) {
   const SdNetwork back = sd_network_from_json(to_json(network), "test");
   EXPECT_EQ(to_json(back), to_json(network));
 
-  all.front().name = "control_model.input_blocks.0.0.weight";
-  write_safetensors(file, all, {});
+  const std::string foreign = "control_model.input_blocks.0.0.weight";
+  write_ldm_file(copy_.path(), file, foreign);
   const auto error = error_of([&] { load_ldm_file(file, copy_.path()); });
   ASSERT_TRUE(error);
   EXPECT_EQ(error->code, ErrorCode::kMismatch);
-  EXPECT_NE(error->message.find("control_model.input_blocks.0.0.weight"), std::string::npos) << error->message;
+  EXPECT_NE(error->message.find(foreign), std::string::npos) << error->message;
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ TEST(LoadDistance, LpipsFromTwoFilesIsTheNetwork) {
   spec.distance = "lpips";
   spec.lpips.resize = 0;
   spec.lpips.weights = {folder / "vgg16.safetensors", folder / "lin.safetensors"};
-  const LoadedDistance loaded = load_distance(spec);
+  const LoadedDistance loaded = load_distance(spec, false);
   EXPECT_EQ(loaded.sha256.size(), 64u);
   auto x = torch::rand({2, 3, 16, 16}).requires_grad_(true);
   const auto y = torch::rand({2, 3, 16, 16});
@@ -37,7 +37,7 @@ TEST(LoadDistance, LpipsFromTwoFilesIsTheNetwork) {
   EXPECT_GT(x.grad().norm().item<float>(), 0);
 
   spec.lpips.weights.pop_back();
-  EXPECT_THAT(error_of([&] { load_distance(spec); })->message, HasSubstr("vgg16.safetensors: 5 tensors"));
+  EXPECT_THAT(error_of([&] { load_distance(spec, false); })->message, HasSubstr("vgg16.safetensors: 5 tensors"));
 }
 
 TEST(LoadDistance, LatentsAreComparedAsTheImagesTheyDecodeTo) {
@@ -56,7 +56,7 @@ TEST(LoadDistance, LatentsAreComparedAsTheImagesTheyDecodeTo) {
   spec.lpips.resize = 0;
   spec.lpips.weights = {folder / "lpips.safetensors"};
   spec.decoder = folder.path();
-  const LoadedDistance loaded = load_distance(spec);
+  const LoadedDistance loaded = load_distance(spec, false);
   EXPECT_EQ(loaded.decoder_sha256.size(), 64u);
   auto x = torch::rand({2, 4, 16, 16}).requires_grad_(true);
   const auto y = torch::rand({2, 4, 16, 16});
@@ -68,12 +68,12 @@ TEST(LoadDistance, LatentsAreComparedAsTheImagesTheyDecodeTo) {
   auto other = to_diffusers_json(config);
   other["_class_name"] = "VQModel";
   spit(folder / "config.json", other.dump());
-  EXPECT_THAT(error_of([&] { load_distance(spec); })->message,
+  EXPECT_THAT(error_of([&] { load_distance(spec, false); })->message,
               HasSubstr("_class_name: expected AutoencoderKL or AutoencoderTiny, found \"VQModel\""));
 }
 
 TEST(LoadDistance, L2NeedsNoFile) {
-  const LoadedDistance loaded = load_distance({});
+  const LoadedDistance loaded = load_distance({}, false);
   EXPECT_EQ(loaded.sha256, "");
   EXPECT_EQ((*loaded.distance)(torch::ones({1, 1, 2, 2}), torch::zeros({1, 1, 2, 2})).item<float>(), 1);
 }
