@@ -75,8 +75,7 @@ VggLpips::VggLpips(const std::vector<TensorView>& tensors, const std::string& wh
   static_assert(kTrunk.size() == kConvolutions && kTapChannels.size() == kTaps);
   const auto weights = take_weights(renamed(tensors), lpips_tensors(), where, is_ignored);
   for (std::size_t i = 0; i < kConvolutions; ++i) {
-    weight_[i] = weights.at(torchvision_name(kTrunk[i]) + ".weight").contiguous(torch::MemoryFormat::ChannelsLast);
-    bias_[i] = weights.at(torchvision_name(kTrunk[i]) + ".bias");
+    convolutions_[i] = FrozenConvolution(weights.at(torchvision_name(kTrunk[i]) + ".weight"), weights.at(torchvision_name(kTrunk[i]) + ".bias"));
   }
   for (std::size_t tap = 0; tap < kTaps; ++tap) lin_[tap] = weights.at(lin_name(tap));
   // ImageNet's mean and deviation, carried over from [0,1] to [-1,1] by the authors.
@@ -93,7 +92,7 @@ std::array<torch::Tensor, VggLpips::kTaps> VggLpips::unit_features(const torch::
   h = ((h - shift_) / scale_).contiguous(torch::MemoryFormat::ChannelsLast);
   std::size_t tap = 0;
   for (std::size_t i = 0; i < kConvolutions; ++i) {
-    h = torch::relu(torch::conv2d(h, weight_[i], bias_[i], /*stride=*/1, /*padding=*/1));
+    h = convolutions_[i](h);
     if (!ends_a_slice(i)) continue;
     // A pixel whose features are all zero has length 0: its derivative is 0, not the root's at 0.
     const auto length = h.square().sum(1, /*keepdim=*/true).clamp_min(1e-30).sqrt();

@@ -9,6 +9,7 @@
 #include "common/job_spec.h"
 #include "common/safetensors_file.h"
 #include "worker/models/named_weights.h"
+#include "worker/tensors/frozen_convolution.h"
 #include "worker/tensors/torch.h"
 
 namespace onestep {
@@ -38,7 +39,7 @@ class VggLpips {
   [[nodiscard]] std::array<torch::Tensor, kTaps> unit_features(const torch::Tensor& images) const;
 
   LpipsSpec options_;
-  std::array<torch::Tensor, kConvolutions> weight_, bias_;
+  std::array<FrozenConvolution, kConvolutions> convolutions_;
   std::array<torch::Tensor, kTaps> lin_;  // [1,C,1,1]
   torch::Tensor shift_, scale_;           // [1,3,1,1]
 };
