@@ -130,13 +130,13 @@ Case unet_case() {
   SdUnetConfig config;
   config.sample_size = 32;
   config.block_out_channels = {64, 128, 256, 256};
-  return {{{"class", "sd_unet"}, {"config", to_diffusers_json(config)}, {"side", 32}, {"batch", 1}}, [config] {
+  return {{{"class", "sd_unet"}, {"config", to_diffusers_json(config)}, {"side", 32}, {"batch", 2}}, [config] {
             SdUnet net(config);
             fill(*net);
             Network network;
-            const auto x = leaf(network, "x", {1, 4, 32, 32}), text = leaf(network, "text", {1, 77, config.cross_attention_dim});
+            const auto x = leaf(network, "x", {2, 4, 32, 32}), text = leaf(network, "text", {2, 77, config.cross_attention_dim});
             add_parameters(network, *net);
-            network.forward = [=]() mutable { return net(x, torch::tensor({421}), text); };
+            network.forward = [=]() mutable { return net(x, torch::full({2}, 421), text); };
             return network;
           }};
 }

@@ -61,9 +61,9 @@ def edm(description, memory_format):
 def unet(description, memory_format):
     from diffusers import UNet2DConditionModel
     network = UNet2DConditionModel.from_config(description["config"])
-    side = description["side"]
-    inputs = {"x": drawn("input.x", (1, 4, side, side)), "text": drawn("input.text", (1, 77, network.config.cross_attention_dim))}
-    return fill(network), inputs, lambda n, i: n(i["x"], torch.tensor([421]), i["text"]).sample
+    side, batch = description["side"], description["batch"]
+    inputs = {"x": drawn("input.x", (batch, 4, side, side)), "text": drawn("input.text", (batch, 77, network.config.cross_attention_dim))}
+    return fill(network), inputs, lambda n, i: n(i["x"], torch.full((batch,), 421), i["text"]).sample
 
 
 def autoencoder(description, memory_format):
