@@ -5,7 +5,8 @@
 
 Needs torch and safetensors. The folder holds config.json, model.safetensors and samples.safetensors (noise
 [N, C, H, W] of unit variance, labels [N], image [N, C, H, W]); image = D(sigma noise; sigma, label) at config.json's
-generator_sigma, before any clamp. Exits 1 when an image differs by more than the tolerance, 2 on a bad folder.
+generator_sigma, before any clamp. A generator of several steps has their sigmas as student_timesteps and the noise behind each as
+noise_1, ...: image = D(image + sigma noise_i; sigma, label) at each next sigma. Exits 1 when an image differs by more than the tolerance, 2 on a bad folder.
 """
 import argparse
 import json
@@ -25,7 +26,8 @@ from song_unet_twin import Preconditioned, SongUnet, SongUnetConfig  # noqa: E40
 def load_export(folder):
     """Returns (network in eval mode, config); throws ValueError naming what does not fit."""
     config = json.loads((folder / "config.json").read_text())
-    for key, expected in {"format": "onestep-export", "format_version": 1, "sampler": "one_step"}.items():
+    sampler = "few_step" if "student_timesteps" in config else "one_step"
+    for key, expected in {"format": "onestep-export", "format_version": 1, "sampler": sampler}.items():
         if config.get(key) != expected:
             raise ValueError(f"{folder}/config.json: {key}: expected {expected!r}, found {config.get(key)!r}")
     song = config["network"].get("class") == "song_unet"
@@ -48,10 +50,13 @@ def largest_difference(folder):
     if noise.shape != expected.shape or len(labels) != len(noise):
         raise ValueError(f"{folder}/samples.safetensors: noise {tuple(noise.shape)}, labels {tuple(labels.shape)}, "
                          f"image {tuple(expected.shape)}: expected one image and one label for each noise")
-    sigma = torch.full((len(noise),), float(config["generator_sigma"]))
     num_classes = network.config.label_dim
     one_hot = F.one_hot(labels, num_classes).float() if num_classes else None
-    return (network(noise * sigma[:, None, None, None], sigma, one_hot) - expected).abs().max().item(), len(noise)
+    x = torch.zeros_like(noise)
+    for i, t in enumerate(config.get("student_timesteps", [config["generator_sigma"]])):
+        sigma = torch.full((len(noise),), float(t))
+        x = network(x + sigma[:, None, None, None] * (samples[f"noise_{i}"] if i else noise), sigma, one_hot)
+    return (x - expected).abs().max().item(), len(noise)
 
 
 def main():

@@ -47,6 +47,12 @@ std::string number_range(double min, double max) {
 }
 
 // True for a JSON integer (2, not 2.0) that lies in [min, max] without wrapping round.
+bool is_number_within(const json& value, double min, double max) {
+  if (!value.is_number()) return false;
+  const auto number = value.get<double>();
+  return std::isfinite(number) && number >= min && number <= max;
+}
+
 bool is_integer_within(const json& value, std::int64_t min, std::int64_t max) {
   if (value.is_number_unsigned()) {
     const auto number = value.get<std::uint64_t>();
@@ -277,10 +283,7 @@ std::int64_t ConfigReader::integer(const std::string& key, std::int64_t fallback
 double ConfigReader::number(const std::string& key, double fallback, double min, double max) {
   const json* value = find(key);
   if (value == nullptr) return fallback;
-  if (value->is_number()) {
-    const double number = value->get<double>();
-    if (std::isfinite(number) && number >= min && number <= max) return number;
-  }
+  if (is_number_within(*value, min, max)) return value->get<double>();
   wrong_type(key, "a finite number " + number_range(min, max), *value);
   return fallback;
 }
@@ -328,6 +331,19 @@ std::vector<std::int64_t> ConfigReader::integers(const std::string& key,
       });
   if (good) return value->get<std::vector<std::int64_t>>();
   wrong_type(key, "a list of integers " + integer_range(min, max), *value);
+  return fallback;
+}
+
+std::vector<double> ConfigReader::numbers(const std::string& key, const std::vector<double>& fallback,
+                                          double min, double max) {
+  const json* value = find(key);
+  if (value == nullptr) return fallback;
+  const bool good =
+      value->is_array() && std::all_of(value->begin(), value->end(), [&](const json& item) {
+        return is_number_within(item, min, max);
+      });
+  if (good) return value->get<std::vector<double>>();
+  wrong_type(key, "a list of finite numbers " + number_range(min, max), *value);
   return fallback;
 }
 

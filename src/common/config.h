@@ -31,6 +31,7 @@ class ConfigReader {
                      const std::vector<std::string>& allowed);
   std::vector<std::int64_t> integers(const std::string& key, const std::vector<std::int64_t>& fallback,
                                      std::int64_t min, std::int64_t max);
+  std::vector<double> numbers(const std::string& key, const std::vector<double>& fallback, double min, double max);
   std::vector<std::string> texts(const std::string& key, const std::vector<std::string>& fallback);
 
   // Required fields: absence is a violation.

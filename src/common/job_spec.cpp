@@ -105,6 +105,9 @@ class Reading {
   void number(const char* key, double& value, double min, double max) {
     value = reader_.number(key, value, min, max);
   }
+  void numbers(const char* key, std::vector<double>& value, double min, double max) {
+    value = reader_.numbers(key, value, min, max);
+  }
   void boolean(const char* key, bool& value) { value = reader_.boolean(key, value); }
   void text(const char* key, std::string& value) {
     value = reader_.text(key, value);
@@ -169,6 +172,7 @@ class Writing {
     object_[key] = value;
   }
   void number(const char* key, double& value, double, double) { object_[key] = value; }
+  void numbers(const char* key, std::vector<double>& value, double, double) { object_[key] = value; }
   void boolean(const char* key, bool& value) { object_[key] = value; }
   void text(const char* key, std::string& value) { object_[key] = value; }
   void choice(const char* key, std::string& value, const std::vector<std::string>&) {
@@ -222,6 +226,8 @@ class VisitingPaths {
   void integers(Ignored&&...) {}
   template <class... Ignored>
   void number(Ignored&&...) {}
+  template <class... Ignored>
+  void numbers(Ignored&&...) {}
   void boolean(const char*, bool&) {}
   void text(const char*, std::string&) {}
   void choice(const char*, std::string&, const std::vector<std::string>&) {}

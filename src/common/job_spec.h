@@ -18,6 +18,7 @@ namespace onestep {
 struct DatasetSpec {
   std::string path;              // HDF5 image file (docs/formats.md)
   std::int64_t resolution = 0;   // pixels a side after box averaging; 0: as stored; must divide the stored side
+  bool operator==(const DatasetSpec&) const = default;
 };
 
 // A U-Net under a preconditioner; the defaults are the digits network. The published networks are in configs/networks/.
@@ -88,7 +89,7 @@ struct HealthSpec {
 
 // How images are made from noise; sigma in units of the data. Each sampler reads what concerns it.
 struct SamplerSpec {
-  std::string kind = "heun";              // "heun", "euler", "ddim", "pndm", "one_step"
+  std::string kind = "heun";              // "heun", "euler", "ddim", "pndm", "one_step", "few_step"
   std::int64_t steps = 18;                // network calls: heun 2*steps-1, pndm steps+1, euler and ddim steps
   double sigma_min = 0.002;
   double sigma_max = 80.0;                // also the one-step sigma
@@ -103,6 +104,7 @@ struct SamplerSpec {
   std::int64_t steps_offset = 1;          // added to the evenly spaced steps
   bool set_alpha_to_one = false;          // alpha-bar below the first step: 1, else that of step 0
   std::int64_t timestep = 999;            // the one step's
+  std::vector<double> timesteps;          // few_step: the student's t, descending: sigma, or a step
 };
 
 struct TrainDetectorSpec {
@@ -161,6 +163,16 @@ struct DistillSpec {
   struct FakeWarmup {                     // the fake score alone catches up with the generator
     std::int64_t iterations = 60;
   };
+  // A discriminator of noised images on the fake network's bottleneck (DMD2, arXiv 2405.14867, Sec. 4.3): on when the dataset has a path.
+  struct Gan {
+    DatasetSpec dataset;                  // the real images
+    double lambda_generator = 3e-3;       // weight of softplus(-logit) of the samples in the generator's loss
+    double lambda_discriminator = 1e-2;   // weight of the discriminator's loss beside the denoising loss
+    double sigma_lo = 0.002;              // sigma_t of the images it sees, uniform in the rho-7 coordinate
+    double sigma_hi = 80.0;
+    [[nodiscard]] bool is_on() const { return !dataset.path.empty(); }
+    bool operator==(const Gan&) const = default;
+  };
   struct Dmd {
     std::int64_t iterations = 300;
     std::int64_t batch = 128;             // fresh samples an iteration
@@ -174,18 +186,22 @@ struct DistillSpec {
     double t_lo = 0.02;
     double t_hi = 0.98;
     double guidance_scale = 1.0;          // of the real score; off at 1
+    std::int64_t fake_updates_per_generator_update = 1;  // DMD2's two-time-scale update rule: the generator's turn is every n-th iteration
+    bool regression_joins_dm = false;     // the pairs' generated images take part in distribution matching and the fake score's batch too
+    Gan gan;
     OptimizerSpec generator;              // recipe: 1e-4, beta1 0, clip 1
     OptimizerSpec fake;                   // recipe: 1e-3, beta1 0, clip 1
   };
   std::string teacher;
   std::string like;
   std::string prompts;
-  std::string pairs;
+  std::string pairs;                      // "": none, where nothing regresses
   std::int64_t max_pairs = 0;             // use only the first N pairs; 0: all
   std::string distance = "l2";            // regression: "l2" or "lpips"
   LpipsSpec lpips;                        // for distance "lpips"
   std::string decoder;                    // latents become images for lpips: folder of an AutoencoderKL or AutoencoderTiny
   double generator_sigma = 80.0;          // the generator's fixed sigma
+  std::vector<double> student_timesteps;  // a student of several steps: its t, descending; the first is the generator's; none: one step
   double ema_half_life_images = 6000;     // of the delivered generator
   Warmup warmup;
   FakeWarmup fake_warmup;

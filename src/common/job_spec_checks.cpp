@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <functional>
 #include <set>
 
 namespace onestep {
@@ -122,9 +124,70 @@ void check_parametrisation(ConfigReader& reader, const DistillSpec& spec) {
   }
 }
 
+// Pairs, where something regresses; nothing of the regression, where nothing does.
+void check_pairs(ConfigReader& reader, const DistillSpec& spec) {
+  const bool regresses = spec.warmup.iterations > 0 || spec.dmd.pairs > 0, has_pairs = !spec.pairs.empty();
+  if (regresses && !has_pairs) {
+    reader.violation("pairs", "expected a path or \"@job\", found nothing (required unless warmup.iterations, dmd.pairs and "
+                              "dmd.lambda_reg are 0)");
+  } else if (!regresses && has_pairs) {
+    reader.violation("pairs", "expected none when warmup.iterations and dmd.pairs are 0, found \"" + spec.pairs + "\"");
+  }
+  if (!regresses && spec.max_pairs != 0) {
+    reader.violation("max_pairs", "expected 0 without pairs, found " + std::to_string(spec.max_pairs));
+  }
+  if (!regresses && spec.distance != "l2") {
+    reader.violation("distance", "expected l2 without pairs, found " + spec.distance);
+  }
+  if (spec.dmd.pairs == 0 && spec.dmd.lambda_reg > 0) {
+    reader.violation("dmd/lambda_reg",
+                     "expected 0 when dmd.pairs is 0, found " + json(spec.dmd.lambda_reg).dump());
+  }
+  if (spec.dmd.pairs == 0 && spec.dmd.regression_joins_dm) {
+    reader.violation("dmd/regression_joins_dm", "expected false when dmd.pairs is 0, found true");
+  }
+}
+
+void check_gan(ConfigReader& reader, const DistillSpec& spec) {
+  const DistillSpec::Gan& gan = spec.dmd.gan;
+  if (gan == DistillSpec::Gan{}) return;
+  if (!gan.is_on()) {
+    reader.violation("dmd/gan/dataset/path", "expected a file of real images for the discriminator, found nothing (required)");
+  }
+  if (!spec.prompts.empty()) {
+    reader.violation("dmd/gan", "expected none with prompts, whose real images would be latents; found some");
+  }
+  if (gan.sigma_lo >= gan.sigma_hi) {
+    reader.violation("dmd/gan/sigma_lo", "expected less than sigma_hi (" + json(gan.sigma_hi).dump() + "), found " +
+                                             json(gan.sigma_lo).dump());
+  }
+}
+
+bool descends(const std::vector<double>& values) {
+  return std::adjacent_find(values.begin(), values.end(), std::less_equal<>()) == values.end();
+}
+
+void check_student_timesteps(ConfigReader& reader, const DistillSpec& spec) {
+  const std::vector<double>& t = spec.student_timesteps;
+  if (t.empty()) return;
+  if (!descends(t)) reader.violation("student_timesteps", "expected numbers that descend, found " + json(t).dump());
+  if (!spec.prompts.empty()) {
+    if (std::all_of(t.begin(), t.end(), [](double step) { return step == std::floor(step); })) return;
+    reader.violation("student_timesteps", "expected whole steps with prompts, found " + json(t).dump());
+  } else if (t.front() != spec.generator_sigma) {
+    reader.violation("student_timesteps", "expected generator_sigma (" + json(spec.generator_sigma).dump() + ") first, found " +
+                                              json(t.front()).dump());
+  } else if (t.back() <= 0) {
+    reader.violation("student_timesteps", "expected sigmas above 0, found " + json(t.back()).dump());
+  }
+}
+
 void check_kind(ConfigReader& reader, const JobSpec& job, const DistillSpec& spec) {
   check_like_and_prompts(reader, spec.teacher, spec.like, spec.prompts);
   check_parametrisation(reader, spec);
+  check_pairs(reader, spec);
+  check_gan(reader, spec);
+  check_student_timesteps(reader, spec);
   check_divisible(reader, "warmup/pairs", spec.warmup.pairs, job.micro_batches);
   check_divisible(reader, "dmd/batch", spec.dmd.batch, job.micro_batches);
   check_divisible(reader, "dmd/pairs", spec.dmd.pairs, job.micro_batches);
@@ -133,11 +196,7 @@ void check_kind(ConfigReader& reader, const JobSpec& job, const DistillSpec& spe
                                          json(spec.dmd.sigma_hi).dump() + "), found " +
                                          json(spec.dmd.sigma_lo).dump());
   }
-  if (spec.dmd.pairs == 0 && spec.dmd.lambda_reg > 0) {
-    reader.violation("dmd/lambda_reg",
-                     "expected 0 when dmd.pairs is 0, found " + json(spec.dmd.lambda_reg).dump());
-  }
-  if (spec.dmd.lambda_reg == 0 && spec.dmd.lambda_dm == 0) {
+  if (spec.dmd.lambda_reg == 0 && spec.dmd.lambda_dm == 0 && !(spec.dmd.gan.is_on() && spec.dmd.gan.lambda_generator > 0)) {
     reader.violation("dmd/lambda_dm", "expected more than 0 when lambda_reg is 0, found 0");
   }
   if (spec.warmup.iterations + spec.dmd.iterations == 0) {
@@ -323,6 +382,13 @@ void check_network(ConfigReader& reader, const NetworkSpec& network) {
 }
 
 void check_sampler(ConfigReader& reader, const SamplerSpec& sampler) {
+  const std::vector<double>& t = sampler.timesteps;
+  if ((sampler.kind == "few_step") != !t.empty()) {
+    reader.violation("timesteps", t.empty() ? "expected the student's timesteps for few_step, found none"
+                                            : "expected none for " + sampler.kind + ", found " + json(t).dump());
+  } else if (!descends(t)) {
+    reader.violation("timesteps", "expected numbers that descend, found " + json(t).dump());
+  }
   if (sampler.sigma_min < sampler.sigma_max) return;
   reader.violation("sigma_min", "expected less than sigma_max (" + json(sampler.sigma_max).dump() +
                                     "), found " + json(sampler.sigma_min).dump());

@@ -119,6 +119,7 @@ void describe(Visitor& v, SamplerSpec& s) {
   if (tells<Visitor>(s.steps_offset, usual.steps_offset)) v.integer("steps_offset", s.steps_offset, 0, 100'000);
   if (tells<Visitor>(s.set_alpha_to_one, usual.set_alpha_to_one)) v.boolean("set_alpha_to_one", s.set_alpha_to_one);
   if (tells<Visitor>(s.timestep, usual.timestep)) v.integer("timestep", s.timestep, 0, 100'000);
+  if (tells<Visitor>(s.timesteps, usual.timesteps)) v.numbers("timesteps", s.timesteps, 0.0, kLargest);
 }
 
 template <class Visitor>
@@ -187,6 +188,15 @@ void describe(Visitor& v, DistillSpec::FakeWarmup& s) {
 }
 
 template <class Visitor>
+void describe(Visitor& v, DistillSpec::Gan& s) {
+  v.object("dataset", s.dataset, Presence::kOptional);
+  v.number("lambda_generator", s.lambda_generator, 0.0, kLargest);
+  v.number("lambda_discriminator", s.lambda_discriminator, kSmallest, kLargest);
+  v.number("sigma_lo", s.sigma_lo, kSmallest, kLargest);
+  v.number("sigma_hi", s.sigma_hi, kSmallest, kLargest);
+}
+
+template <class Visitor>
 void describe(Visitor& v, DistillSpec::Dmd& s) {
   v.integer("iterations", s.iterations, 0, kMaxIterations);
   v.integer("batch", s.batch, 1, kMaxBatch);
@@ -199,6 +209,11 @@ void describe(Visitor& v, DistillSpec::Dmd& s) {
   if (tells<Visitor>(s.t_lo, usual.t_lo)) v.number("t_lo", s.t_lo, 0.0, 1.0);
   if (tells<Visitor>(s.t_hi, usual.t_hi)) v.number("t_hi", s.t_hi, 0.0, 1.0);
   if (tells<Visitor>(s.guidance_scale, usual.guidance_scale)) v.number("guidance_scale", s.guidance_scale, 1.0, 1000.0);
+  if (tells<Visitor>(s.fake_updates_per_generator_update, usual.fake_updates_per_generator_update)) {
+    v.integer("fake_updates_per_generator_update", s.fake_updates_per_generator_update, 1, 1000);
+  }
+  if (tells<Visitor>(s.regression_joins_dm, usual.regression_joins_dm)) v.boolean("regression_joins_dm", s.regression_joins_dm);
+  if (tells<Visitor>(s.gan, usual.gan)) v.object("gan", s.gan);
   v.object("generator", s.generator);
   v.object("fake", s.fake);
 }
@@ -214,12 +229,13 @@ template <class Visitor>
 void describe(Visitor& v, DistillSpec& s) {
   v.path("teacher", s.teacher, Presence::kRequired);
   describe_text(v, s);
-  v.path("pairs", s.pairs, Presence::kRequired);
+  if (Visitor::kReads || !s.pairs.empty()) v.path("pairs", s.pairs);
   v.integer("max_pairs", s.max_pairs, 0, kMaxCount);
   v.choice("distance", s.distance, {"l2", "lpips"});
   v.object("lpips", s.lpips);
   if (Visitor::kReads || !s.decoder.empty()) v.path("decoder", s.decoder);
   v.number("generator_sigma", s.generator_sigma, kSmallest, kLargest);
+  if (Visitor::kReads || !s.student_timesteps.empty()) v.numbers("student_timesteps", s.student_timesteps, 0.0, kLargest);
   v.number("ema_half_life_images", s.ema_half_life_images, kSmallest, kLargest);
   v.object("warmup", s.warmup);
   v.object("fake_warmup", s.fake_warmup);

@@ -36,6 +36,9 @@ class Describing {
   void number(const char* key, double&, double min, double max) {
     put(key, {{"type", "number"}, {"minimum", min}, {"maximum", max}});
   }
+  void numbers(const char* key, std::vector<double>&, double min, double max) {
+    put(key, {{"type", "array"}, {"items", {{"type", "number"}, {"minimum", min}, {"maximum", max}}}});
+  }
   void boolean(const char* key, bool&) { put(key, {{"type", "boolean"}}); }
   void text(const char* key, std::string&) { put(key, {{"type", "string"}, {"minLength", 1}}); }
   void texts(const char* key, std::vector<std::string>&) { put(key, {{"type", "array"}, {"items", {{"type", "string"}}}}); }

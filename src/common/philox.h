@@ -38,6 +38,13 @@ enum class RandomStream : std::uint32_t {
   kSampleNoise = 13,
   kSplit = 14,           // held-out and split-half choices
   kSamplerNoise = 15,    // noise that a sampler adds on its way; the step is the sampler's
+  kStudentStep = 16,     // which of its steps a student of several is trained on
+  kBackwardNoise = 17,   // noise between its earlier steps, by student step and sample
+  kRealOrder = 18,       // permutation of an epoch of real images
+  kGanSigma = 19,        // the generator's turn: what the discriminator judges
+  kGanNoise = 20,
+  kDiscriminatorSigma = 21,  // the fake score's turn: noised samples, then noised real images
+  kDiscriminatorNoise = 22,
 };
 
 // The four words of (seed, stream, step, sample index, block): law 1. step < 2^32, sample < 2^48, stream < 2^16.

@@ -95,6 +95,10 @@ JobSpec evaluation_spec(const JobSpec& distill, const CheckpointRecord& checkpoi
   evaluate.prompts = options.prompts;
   evaluate.sampler.kind = "one_step";
   evaluate.sampler.sigma_max = options.generator_sigma;
+  if (options.student_timesteps.size() > 1) {
+    evaluate.sampler.kind = "few_step";
+    evaluate.sampler.timesteps = options.student_timesteps;
+  }
   evaluate.count = options.evaluation.count;
   evaluate.dataset = options.evaluation.dataset;
   evaluate.detector = options.evaluation.detector;

@@ -150,7 +150,7 @@ TEST(JobSpec, RequiredFieldsAreNamed) {
   EXPECT_THAT(missing("train_teacher"), ElementsAre("/dataset/path" + nothing));
   EXPECT_THAT(missing("train_detector"), ElementsAre("/dataset/path" + nothing));
   EXPECT_THAT(missing("generate_pairs"), ElementsAre("/teacher" + nothing));
-  EXPECT_THAT(missing("distill"), ElementsAre("/teacher" + nothing, "/pairs" + nothing));
+  EXPECT_THAT(missing("distill"), ElementsAre("/teacher" + nothing, HasSubstr("/pairs: expected a path or \"@job\", found nothing (required unless")));
   EXPECT_THAT(missing("evaluate"),
               UnorderedElementsAre("/dataset/path" + nothing, "/detector" + nothing,
                                    HasSubstr("/model: expected a path")));
@@ -271,6 +271,53 @@ TEST(JobSpec, DistillRefusesSettingsThatMeanNothing) {
               ElementsAre(HasSubstr("/evaluation/dataset/path: expected both")));
   EXPECT_THAT(problems(with("distill", {"evaluation.dataset.path=x.h5"})),
               ElementsAre(HasSubstr("/evaluation/detector: expected both")));
+}
+
+TEST(JobSpec, WithoutPairsNothingRegresses) {
+  const auto without = [](std::vector<std::string> changes) {
+    json document = minimal("distill");
+    document.erase("pairs");
+    changes.insert(changes.begin(), {"warmup.iterations=0", "dmd.pairs=0", "dmd.lambda_reg=0"});
+    for (const std::string& change : changes) apply_override(document, change);
+    return document;
+  };
+  EXPECT_THAT(problems(without({})), IsEmpty());
+  EXPECT_FALSE(to_json(parse_job_spec(without({}), kBase, "test")).contains("pairs"));
+  const char* needed = "/pairs: expected a path or \"@job\", found nothing (required unless warmup.iterations, dmd.pairs and dmd.lambda_reg are 0)";
+  EXPECT_THAT(problems(without({"warmup.iterations=1"})), ElementsAre(needed));
+  EXPECT_THAT(problems(without({"dmd.pairs=64"})), ElementsAre(needed));
+  EXPECT_THAT(problems(without({"dmd.lambda_reg=0.1"})), ElementsAre("/dmd/lambda_reg: expected 0 when dmd.pairs is 0, found 0.1"));
+  EXPECT_THAT(problems(without({"dmd.regression_joins_dm=true"})), ElementsAre("/dmd/regression_joins_dm: expected false when dmd.pairs is 0, found true"));
+  EXPECT_THAT(problems(without({"max_pairs=5"})), ElementsAre("/max_pairs: expected 0 without pairs, found 5"));
+  EXPECT_THAT(problems(without({"distance=lpips", "lpips.weights=[\"vgg.safetensors\"]"})),
+              ElementsAre("/distance: expected l2 without pairs, found lpips"));
+  EXPECT_THAT(problems(without({"pairs=p"})), ElementsAre(HasSubstr("/pairs: expected none when warmup.iterations and dmd.pairs are 0, found")));
+}
+
+TEST(JobSpec, OptionsOfDmd2AreCheckedAndWrittenOnlyWhenTheyAreSaid) {
+  const json usual = to_json(parse_job_spec(minimal("distill"), kBase, "test"));
+  EXPECT_FALSE(usual.contains("student_timesteps"));
+  for (const char* key : {"gan", "regression_joins_dm", "fake_updates_per_generator_update"}) EXPECT_FALSE(usual["dmd"].contains(key)) << key;
+  const std::vector<std::string> all = {"student_timesteps=[80,2.5]", "dmd.gan.dataset.path=d.h5", "dmd.gan.lambda_generator=0.001",
+                                        "dmd.regression_joins_dm=true", "dmd.fake_updates_per_generator_update=5"};
+  const json said = to_json(parse_job_spec(with("distill", all), kBase, "test"));
+  EXPECT_EQ(to_json(parse_job_spec(said, "/elsewhere", "test")), said);
+  EXPECT_EQ(said["dmd"]["gan"]["dataset"]["path"], kBase + "/d.h5");
+  EXPECT_EQ(said["student_timesteps"], (json{80.0, 2.5}));
+  EXPECT_THAT(problems(with("distill", {"dmd.gan.lambda_generator=0.001"})),
+              ElementsAre("/dmd/gan/dataset/path: expected a file of real images for the discriminator, found nothing (required)"));
+  EXPECT_THAT(problems(with("distill", {"dmd.gan.dataset.path=d.h5", "dmd.gan.sigma_lo=80"})),
+              ElementsAre("/dmd/gan/sigma_lo: expected less than sigma_hi (80.0), found 80.0"));
+  EXPECT_THAT(problems(with("distill", {"dmd.gan.dataset.path=d.h5", "prompts=@encode"})), ElementsAre(HasSubstr("/dmd/gan: expected none with prompts")));
+  EXPECT_THAT(problems(with("distill", {"dmd.fake_updates_per_generator_update=0"})),
+              ElementsAre("/dmd/fake_updates_per_generator_update: expected an integer from 1 to 1000, found 0"));
+  EXPECT_THAT(problems(with("distill", {"dmd.lambda_dm=0", "dmd.lambda_reg=0", "dmd.gan.dataset.path=d.h5"})), IsEmpty());
+  EXPECT_THAT(problems(with("distill", {"student_timesteps=[80,80]"})), ElementsAre("/student_timesteps: expected numbers that descend, found [80.0,80.0]"));
+  EXPECT_THAT(problems(with("distill", {"student_timesteps=[40,2]"})), ElementsAre("/student_timesteps: expected generator_sigma (80.0) first, found 40.0"));
+  EXPECT_THAT(problems(with("distill", {"student_timesteps=[40,2]", "generator_sigma=40"})), IsEmpty());
+  EXPECT_THAT(problems(with("distill", {"student_timesteps=[80,0]"})), ElementsAre("/student_timesteps: expected sigmas above 0, found 0.0"));
+  EXPECT_THAT(problems(with("distill", {"student_timesteps=[999,499,0]", "prompts=@encode"})), IsEmpty());
+  EXPECT_THAT(problems(with("distill", {"student_timesteps=[999,249.5]", "prompts=@encode"})), ElementsAre(HasSubstr("/student_timesteps: expected whole steps")));
 }
 
 TEST(JobSpec, EvaluateNeedsAModelExactlyWhenItsSourceIsOne) {
@@ -488,9 +535,18 @@ TEST(NetworkSpec, SongUnetHasItsOwnOptions) {
 TEST(JobSpec, SamplersAreThoseOfTheBuild) {
   for (const char* kind : {"heun", "euler", "ddim", "pndm", "one_step"}) {
     EXPECT_THAT(problems(with("generate_pairs", {std::string("sampler.kind=") + kind})), IsEmpty());
+    EXPECT_THAT(problems(with("generate_pairs", {std::string("sampler.kind=") + kind, "sampler.timesteps=[80,1]"})),
+                ElementsAre(std::string("/sampler/timesteps: expected none for ") + kind + ", found [80.0,1.0]"));
   }
+  EXPECT_THAT(problems(with("generate_pairs", {"sampler.kind=few_step", "sampler.timesteps=[80,1]"})), IsEmpty());
+  EXPECT_THAT(problems(with("generate_pairs", {"sampler.kind=few_step"})),
+              ElementsAre("/sampler/timesteps: expected the student's timesteps for few_step, found none"));
+  EXPECT_THAT(problems(with("generate_pairs", {"sampler.kind=few_step", "sampler.timesteps=[1,1]"})),
+              ElementsAre("/sampler/timesteps: expected numbers that descend, found [1.0,1.0]"));
+  EXPECT_THAT(problems(with("generate_pairs", {"sampler.kind=few_step", "sampler.timesteps=[1,\"x\"]"})),
+              testing::Contains(HasSubstr("/sampler/timesteps: expected a list of finite numbers from 0")));
   EXPECT_THAT(problems(with("generate_pairs", {"sampler.kind=dpm"})),
-              ElementsAre(HasSubstr("/sampler/kind: expected one of heun, euler, ddim, pndm, one_step, found")));
+              ElementsAre(HasSubstr("/sampler/kind: expected one of heun, euler, ddim, pndm, one_step, few_step, found")));
   const json churn = to_json(parse_job_spec(with("generate_pairs", {"sampler.S_churn=40", "sampler.S_min=0.05", "sampler.S_max=50",
                                                                    "sampler.S_noise=1.003", "sampler.guidance_scale=3"}),
                                             kBase, "test"));

@@ -129,6 +129,15 @@ TEST(CheckpointRegistry, AnEvaluationIsAJobThatTheWorkerUnderstands) {
   EXPECT_EQ(evaluate.detector, "/data/detector");
   EXPECT_EQ(evaluate.prompts, "");
 
+  JobSpec few_steps = distill;
+  options.student_timesteps = {40.0, 2.5};
+  few_steps.options = options;
+  options.student_timesteps.clear();
+  const JobSpec few_parsed = parse_job_spec(to_json(evaluation_spec(few_steps, evaluated(300, std::nullopt))), "/", "test");
+  const auto& judged = std::get<EvaluateSpec>(few_parsed.options);
+  EXPECT_EQ(judged.sampler.kind, "few_step");
+  EXPECT_EQ(judged.sampler.timesteps, (std::vector<double>{40.0, 2.5}));
+
   options.generator_sigma = DistillSpec{}.generator_sigma;
   options.prompts = "/jobs/encode-1";
   options.evaluation.detector = "/data/inception.safetensors";

@@ -5,7 +5,6 @@
 #include <string>
 
 #include "common/error.h"
-#include "common/philox.h"
 
 namespace onestep {
 namespace {
@@ -14,14 +13,14 @@ constexpr int kNumRounds =
     8;  // a multiple of two, so that each half is mixed as often as the other
 
 // A permutation of [0, 2^(2 * half_bits)): a Feistel network, whose round function is Philox keyed
-// by (seed, epoch, round).
-std::uint64_t permute(std::uint64_t seed, std::uint32_t epoch, int half_bits, std::uint64_t value) {
+// by (seed, stream, epoch, round).
+std::uint64_t permute(std::uint64_t seed, RandomStream stream, std::uint32_t epoch, int half_bits, std::uint64_t value) {
   const std::uint64_t mask = (std::uint64_t{1} << half_bits) - 1;
   std::uint64_t left = value >> half_bits;
   std::uint64_t right = value & mask;
   for (int round = 0; round < kNumRounds; ++round) {
     const auto words =
-        keyed_words(seed, RandomStream::kOrder, epoch, right, static_cast<std::uint32_t>(round));
+        keyed_words(seed, stream, epoch, right, static_cast<std::uint32_t>(round));
     const std::uint64_t mixed = left ^ (words[0] & mask);
     left = right;
     right = mixed;
@@ -31,7 +30,7 @@ std::uint64_t permute(std::uint64_t seed, std::uint32_t epoch, int half_bits, st
 
 }  // namespace
 
-std::int64_t ordered_index(std::uint64_t seed, std::int64_t num_rows, std::int64_t position) {
+std::int64_t ordered_index(std::uint64_t seed, std::int64_t num_rows, std::int64_t position, RandomStream stream) {
   constexpr std::int64_t kMaxRows = std::int64_t{1} << 46;
   if (num_rows < 1 || num_rows > kMaxRows || position < 0 ||
       position / num_rows > std::numeric_limits<std::uint32_t>::max()) {
@@ -47,7 +46,7 @@ std::int64_t ordered_index(std::uint64_t seed, std::int64_t num_rows, std::int64
   // steps at worst on average.
   auto value = static_cast<std::uint64_t>(position % num_rows);
   do {
-    value = permute(seed, epoch, half_bits, value);
+    value = permute(seed, stream, epoch, half_bits, value);
   } while (value >= limit);
   return static_cast<std::int64_t>(value);
 }

@@ -1,4 +1,4 @@
-// One iteration of Distribution Matching Distillation: Algorithm 1 of arXiv 2311.18828.
+// One iteration of Distribution Matching Distillation: Algorithm 1 of arXiv 2311.18828, with the options of DMD2 (arXiv 2405.14867).
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 
 #include "common/job_spec.h"
 #include "worker/diffusion/denoiser.h"
+#include "worker/diffusion/discriminator.h"
 #include "worker/dmd/distance.h"
 #include "worker/dmd/updater.h"
 #include "worker/tensors/torch.h"
@@ -18,6 +19,7 @@ struct DmdNetworks {
   Denoiser& generator;
   Denoiser& real_score;
   Denoiser& fake_score;
+  Discriminator* discriminator = nullptr;  // on the fake score's bottleneck, its parameters among the fake score's; null: no GAN
 };
 
 // One micro-batch: which fresh samples it draws, and its noise-image pairs.
@@ -29,6 +31,9 @@ struct MicroBatch {
   torch::Tensor pair_label;       // [P] int64
   // Embeddings for networks conditioned on text, undefined for others: of the fresh samples [num_samples,T,D], of the pairs [P,T,D].
   torch::Tensor text, pair_text;
+  std::int64_t first_pair = 0;    // index of its first pair within the iteration's
+  torch::Tensor real_image;       // for the discriminator: [num_samples,C,H,W]; undefined when there is none
+  torch::Tensor real_label;       // [num_samples] int64; undefined for networks without classes
 };
 
 // Noise levels sigma_t / alpha_t between which t is drawn.
@@ -38,29 +43,41 @@ struct NoiseRange {
 
 struct DmdSettings {
   std::uint64_t seed = 0;
-  double t_G = 80.0;              // the generator's fixed t: sigma, or a step
-  std::int64_t global_batch = 0;  // fresh samples of the whole iteration
+  std::vector<double> t_G = {80.0};  // the generator's t, sigma or a step, one a network call, descending: one call is DMD's own
+  std::int64_t global_batch = 0;     // fresh samples of the whole iteration
   std::int64_t global_pairs = 0;
   double lambda_dm = 1.0;
   double lambda_reg = 0.25;
-  NoiseRange score, fake;         // of the distribution matching gradient; of the fake score's loss
+  NoiseRange score, fake;            // of the distribution matching gradient; of the fake score's loss
+  // The generator's turn is every n-th iteration, from `first_step` on (DMD2 Sec. 4.2).
+  std::int64_t fake_updates_per_generator_update = 1;
+  std::int64_t first_step = 0;
+  bool regression_joins_dm = false;  // the pairs' generated images take part in distribution matching and in the fake score's batch
+  double lambda_gan = 3e-3;          // of the generator's GAN loss
+  double lambda_discriminator = 1e-2;
+  NoiseRange gan{0.002, 80.0};       // of the images that the discriminator sees
 };
 
 // Sums over one micro-batch, fp64; adding them over micro-batches gives the iteration's figures.
 struct DmdSums {
   double loss_dm = 0, loss_reg = 0, loss_fake = 0;  // already divided by the global batch
   double gradient_abs = 0;                          // of mean |distribution matching gradient|, likewise
-  double sample_sum = 0, sample_square_sum = 0;     // over the fresh samples' pixels, likewise
+  double sample_sum = 0, sample_square_sum = 0;     // over the samples' pixels, likewise
   double zero_denominators = 0;                     // samples skipped, counted
+  double loss_gan = 0, loss_discriminator = 0;      // unweighted, divided by the global batch
+  double discriminator_accuracy = 0;                // share of fake and real images told rightly, likewise
 };
 
 struct DmdReport {
   std::vector<DmdSums> micro_batches;
-  UpdateReport generator, fake;
+  UpdateReport generator, fake;  // the generator's: of its turns
 };
 
+// Whether the generator is trained in this iteration; in the others, only the fake score is.
+[[nodiscard]] bool is_generators_turn(const DmdSettings& settings, std::uint32_t step);
+
 // Draws are keyed by (seed, step, sample index): law 1. Both scores are those from before the update; the fake score's update
-// reuses the kept samples with fresh t and noise.
+// reuses the kept samples with fresh t and noise. Figures of the generator are zero but in its turn.
 DmdReport dmd_step(const DmdNetworks& networks, const DmdSettings& settings, std::uint32_t step,
                    std::span<const MicroBatch> micro_batches, const Distance& distance, Updater& update_generator,
                    Updater& update_fake);
@@ -70,7 +87,7 @@ DmdReport regression_step(Denoiser& generator, const DmdSettings& settings,
                           std::span<const MicroBatch> micro_batches, const Distance& distance,
                           Updater& update_generator);
 
-// The fake score alone on samples of a generator that stands still.
+// The fake score, and the discriminator with it, alone on samples of a generator that stands still.
 DmdReport fake_score_step(const DmdNetworks& networks, const DmdSettings& settings, std::uint32_t step,
                           std::span<const MicroBatch> micro_batches, Updater& update_fake);
 

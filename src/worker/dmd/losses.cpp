@@ -10,9 +10,13 @@ torch::Tensor global_mean(const torch::Tensor& values, std::int64_t global_batch
 
 }  // namespace
 
+torch::Tensor noisiest(const NoiseSchedule& schedule, const torch::Tensor& z, double t) {
+  return per_sample(schedule.prior_deviation(torch::full({z.size(0)}, t, torch::kFloat32))) * z;
+}
+
 torch::Tensor generate(Denoiser& generator, const torch::Tensor& z, const Condition& condition, double t_G) {
   const auto t = torch::full({z.size(0)}, t_G, torch::kFloat32);
-  return generator.denoise(per_sample(generator.schedule().prior_deviation(t)) * z, t, condition);
+  return generator.denoise(noisiest(generator.schedule(), z, t_G), t, condition);
 }
 
 torch::Tensor diffuse(const NoiseSchedule& schedule, const torch::Tensor& x, const torch::Tensor& epsilon,
@@ -41,6 +45,16 @@ torch::Tensor distribution_matching_loss(const torch::Tensor& x, const torch::Te
 torch::Tensor denoising_loss(const NoiseSchedule& schedule, const torch::Tensor& mu, const torch::Tensor& x,
                              const torch::Tensor& t, std::int64_t global_batch) {
   return global_mean(per_sample(schedule.denoising_weight(t)) * (mu - x).square(), global_batch);
+}
+
+torch::Tensor generator_gan_loss(const torch::Tensor& logit, std::int64_t global_batch) {
+  return torch::softplus(-logit).sum() / static_cast<double>(global_batch);
+}
+
+torch::Tensor discriminator_loss(const torch::Tensor& logit, const torch::Tensor& logit_real, std::int64_t global_batch,
+                                 std::int64_t global_real) {
+  return torch::softplus(logit).sum() / static_cast<double>(global_batch) +
+         torch::softplus(-logit_real).sum() / static_cast<double>(global_real);
 }
 
 }  // namespace onestep

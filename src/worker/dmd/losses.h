@@ -9,8 +9,11 @@
 
 namespace onestep {
 
-// G(z): one network call at the generator's fixed t_G, z standing for x_t (EDM: sigma = 80, input 80 z; discrete steps: the last
-// step, input z). z [B,C,H,W] unit variance.
+// z [B,C,H,W] of unit variance standing for x_t where nothing is left of the image (EDM: 80 z at sigma = 80; discrete steps: z at the
+// last step).
+torch::Tensor noisiest(const NoiseSchedule& schedule, const torch::Tensor& z, double t);
+
+// G(z): one network call at the generator's t_G. z [B,C,H,W] unit variance.
 torch::Tensor generate(Denoiser& generator, const torch::Tensor& z, const Condition& condition, double t_G);
 
 // x_t = alpha_t x + sigma_t epsilon.
@@ -34,5 +37,12 @@ torch::Tensor distribution_matching_loss(const torch::Tensor& x, const torch::Te
 // alpha^2/sigma^2, which is the plain MSE of epsilon), fp32.
 torch::Tensor denoising_loss(const NoiseSchedule& schedule, const torch::Tensor& mu, const torch::Tensor& x,
                              const torch::Tensor& t, std::int64_t global_batch);
+
+// DMD2's GAN losses (arXiv 2405.14867, Eq. 4, non-saturating), of logits [B] of "noised real image". The generator's: mean of
+// softplus(-logit) over its noised samples.
+torch::Tensor generator_gan_loss(const torch::Tensor& logit, std::int64_t global_batch);
+// The discriminator's: mean of softplus(logit) over noised samples, plus mean of softplus(-logit) over noised real images.
+torch::Tensor discriminator_loss(const torch::Tensor& logit, const torch::Tensor& logit_real, std::int64_t global_batch,
+                                 std::int64_t global_real);
 
 }  // namespace onestep

@@ -106,17 +106,30 @@ torch::Tensor AdmUnetImpl::embed(const torch::Tensor& c_noise, const torch::Tens
   return torch::silu(emb);
 }
 
-torch::Tensor AdmUnetImpl::forward(const torch::Tensor& x, const torch::Tensor& c_noise,
-                                   const torch::Tensor& labels) {
-  const torch::Tensor emb = embed(c_noise, labels);
+torch::Tensor AdmUnetImpl::run_to_middle(const torch::Tensor& x, const torch::Tensor& emb, std::vector<torch::Tensor>& skips) {
   torch::Tensor h = spec_.pixel_unshuffle > 1 ? torch::pixel_unshuffle(x, spec_.pixel_unshuffle) : x;
   h = first_conv_(h.contiguous(torch::MemoryFormat::ChannelsLast));
-  std::vector<torch::Tensor> skips = {h};
+  skips = {h};
   for (auto& block : encoder_) {
     h = block(h, emb);
     skips.push_back(h);
   }
-  for (auto& step : decoder_) {
+  for (std::size_t i = 0; i < kNumMiddleBlocks; ++i) h = decoder_[i].block(h, emb);
+  return h;
+}
+
+torch::Tensor AdmUnetImpl::bottleneck(const torch::Tensor& x, const torch::Tensor& c_noise, const torch::Tensor& labels) {
+  std::vector<torch::Tensor> skips;
+  return run_to_middle(x, embed(c_noise, labels), skips);
+}
+
+torch::Tensor AdmUnetImpl::forward(const torch::Tensor& x, const torch::Tensor& c_noise,
+                                   const torch::Tensor& labels) {
+  const torch::Tensor emb = embed(c_noise, labels);
+  std::vector<torch::Tensor> skips;
+  torch::Tensor h = run_to_middle(x, emb, skips);
+  for (std::size_t i = kNumMiddleBlocks; i < decoder_.size(); ++i) {
+    Step& step = decoder_[i];
     if (step.joins_skip) {
       h = torch::cat({h, skips.back()}, 1);
       skips.pop_back();

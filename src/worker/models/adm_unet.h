@@ -15,10 +15,13 @@ class AdmUnetImpl final : public Unet {
  public:
   explicit AdmUnetImpl(const NetworkSpec& spec);
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& c_noise, const torch::Tensor& labels) override;
+  torch::Tensor bottleneck(const torch::Tensor& x, const torch::Tensor& c_noise, const torch::Tensor& labels) override;
   void initialize(std::uint64_t seed, const std::string& prefix) override;
 
  private:
   [[nodiscard]] torch::Tensor embed(const torch::Tensor& c_noise, const torch::Tensor& labels);
+  // Encoder and middle; `skips` takes the encoder's outputs.
+  torch::Tensor run_to_middle(const torch::Tensor& x, const torch::Tensor& emb, std::vector<torch::Tensor>& skips);
 
   struct Step {
     UnetBlock block;

@@ -80,6 +80,12 @@ torch::Tensor Preconditioner::denoise(const torch::Tensor& x_t, const torch::Ten
   return torch::addcmul(per_sample(c_skip) * x_t, per_sample(c_out), F_x);
 }
 
+torch::Tensor Preconditioner::bottleneck(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) {
+  const auto [c_skip, c_out, c_in, c_noise] = coefficients(t);
+  const auto input = (per_sample(c_in) * x_t).to(any_weight_.scalar_type());
+  return model_->bottleneck(input, c_noise, one_hot(condition, x_t.size(0))).to(torch::kFloat32);
+}
+
 EdmPrecond::EdmPrecond(const NetworkSpec& spec) : Preconditioner(spec, EdmSchedule(spec.sigma_data)) {}
 
 Preconditioner::Coefficients EdmPrecond::coefficients(const torch::Tensor& sigma) const {

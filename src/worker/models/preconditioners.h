@@ -16,6 +16,7 @@ class Preconditioner : public torch::nn::Module, public Denoiser {
   // t is sigma [B]; labels [B]: -1 is no label, and so are undefined ones. The coefficients, x and the result are fp32,
   // whatever the weights are.
   torch::Tensor denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) override;
+  torch::Tensor bottleneck(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) override;
   [[nodiscard]] const NoiseSchedule& schedule() const override { return schedule_; }
   [[nodiscard]] Prediction prediction() const override { return Prediction::kX0; }
   [[nodiscard]] ImageShape image_shape() const override {

@@ -138,17 +138,30 @@ torch::Tensor SongUnetImpl::embed(const torch::Tensor& c_noise, const torch::Ten
   return torch::silu(map_layer1(emb));
 }
 
-torch::Tensor SongUnetImpl::forward(const torch::Tensor& x, const torch::Tensor& c_noise, const torch::Tensor& labels) {
-  const torch::Tensor emb = embed(c_noise, labels);
+torch::Tensor SongUnetImpl::run_to_middle(const torch::Tensor& x, const torch::Tensor& emb, std::vector<torch::Tensor>& skips) {
   torch::Tensor image = x.contiguous(torch::MemoryFormat::ChannelsLast);
   torch::Tensor h = first_conv_(image);
-  std::vector<torch::Tensor> skips = {h};
+  skips = {h};
   for (Step& step : encoder_) {
     h = step.block(h, emb);
     if (!step.image.is_empty()) h = image = (h + step.image(image)) * std::sqrt(0.5);
     skips.push_back(h);
   }
-  for (UnetBlock& block : decoder_) {
+  for (std::size_t i = 0; i < kNumMiddleBlocks; ++i) h = decoder_[i](h, emb);
+  return h;
+}
+
+torch::Tensor SongUnetImpl::bottleneck(const torch::Tensor& x, const torch::Tensor& c_noise, const torch::Tensor& labels) {
+  std::vector<torch::Tensor> skips;
+  return run_to_middle(x, embed(c_noise, labels), skips);
+}
+
+torch::Tensor SongUnetImpl::forward(const torch::Tensor& x, const torch::Tensor& c_noise, const torch::Tensor& labels) {
+  const torch::Tensor emb = embed(c_noise, labels);
+  std::vector<torch::Tensor> skips;
+  torch::Tensor h = run_to_middle(x, emb, skips);
+  for (std::size_t i = kNumMiddleBlocks; i < decoder_.size(); ++i) {
+    UnetBlock& block = decoder_[i];
     if (block->in_channels() != h.size(1)) {
       h = torch::cat({h, skips.back()}, 1);
       skips.pop_back();

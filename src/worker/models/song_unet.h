@@ -18,10 +18,13 @@ class SongUnetImpl final : public Unet {
  public:
   explicit SongUnetImpl(const NetworkSpec& spec);
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& c_noise, const torch::Tensor& labels) override;
+  torch::Tensor bottleneck(const torch::Tensor& x, const torch::Tensor& c_noise, const torch::Tensor& labels) override;
   void initialize(std::uint64_t seed, const std::string& prefix) override;
 
  private:
   [[nodiscard]] torch::Tensor embed(const torch::Tensor& c_noise, const torch::Tensor& labels);
+  // Encoder and middle; `skips` takes the encoder's outputs.
+  torch::Tensor run_to_middle(const torch::Tensor& x, const torch::Tensor& emb, std::vector<torch::Tensor>& skips);
   void build_encoder(std::vector<std::int64_t>& skip_channels);
   void build_decoder(std::vector<std::int64_t> skip_channels);
   [[nodiscard]] std::int64_t width(std::int64_t level) const;

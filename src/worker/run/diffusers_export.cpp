@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/hash.h"
 #include "worker/run/clip_tokenizer_files.h"
+#include "worker/sampling/few_step.h"
 #include "worker/tensors/keyed_random.h"
 #include "worker/tensors/weight_type.h"
 
@@ -18,6 +19,7 @@ using nlohmann::json;
 
 // The oldest release whose files look like these; newer ones read them without a word.
 constexpr const char* kDiffusersVersion = "0.30.0";
+constexpr SampleRows kSdSampleRows{.seed = 0, .first = 0};  // of samples.safetensors
 
 torch::ScalarType torch_type(DType dtype) {
   if (const auto type = weight_type(dtype)) return *type;
@@ -114,8 +116,10 @@ std::string model_card(const SdPipeline& pipeline, const SdExportOptions& option
   const SdUnetConfig& unet = pipeline.denoiser->unet()->config();
   const auto scale = std::int64_t{1} << (pipeline.vae->config().block_out_channels.size() - 1);
   const std::string side = std::to_string(unet.sample_size * scale);
-  std::string card = "# One-step text to image\n\nStable Diffusion distilled to a single network call by distribution matching "
-                     "(DMD), in the layout of diffusers, " + side + " x " + side + " pixels, weights in " +
+  const std::vector<double>& timesteps = options.student_timesteps;
+  const std::string calls = timesteps.empty() ? "a single network call" : std::to_string(timesteps.size()) + " network calls";
+  std::string card = "# " + (timesteps.empty() ? "One-step text to image" : "Text to image in " + std::to_string(timesteps.size()) + " steps") +
+                     "\n\nStable Diffusion distilled to " + calls + " by distribution matching (DMD), in the layout of diffusers, " + side + " x " + side + " pixels, weights in " +
                      dtype_name(options.dtype) + ".\n\n";
   const auto line = [&](const std::string& what, const std::string& value) {
     if (!value.empty()) card += "- " + what + ": " + value + "\n";
@@ -127,34 +131,49 @@ std::string model_card(const SdPipeline& pipeline, const SdExportOptions& option
   line("Metric", options.card.metric);
   card += std::string("\n```python\nimport torch\nfrom diffusers import DiffusionPipeline\n\npipeline = "
                       "DiffusionPipeline.from_pretrained(\".\", dtype=torch.") + dtype_name(options.dtype) +
-          ")\nimage = pipeline(\"a photo of a cat\", num_inference_steps=1, guidance_scale=1.0).images[0]\n```\n\n"
-          "One step and no guidance: other numbers are not what it was trained for.\n";
+          ")\nimage = pipeline(\"a photo of a cat\", " +
+          (timesteps.empty() ? "num_inference_steps=1" : "timesteps=" + json(std::vector<std::int64_t>(timesteps.begin(), timesteps.end())).dump()) +
+          ", guidance_scale=1.0).images[0]\n```\n\n" + (timesteps.empty() ? "One step" : "These steps") +
+          " and no guidance: other numbers are not what it was trained for.\n";
   if (!options.sample_prompts.empty()) {
     card += "`samples.safetensors` holds noise, latents and images of the prompts in its metadata, to check a reader by.\n";
   }
   return card + "`SHA256SUMS` lists every file: `sha256sum -c SHA256SUMS`.\n";
 }
 
-void write_samples(ExportFolder& folder, SdPipeline& pipeline, const std::vector<std::string>& prompts) {
+void write_samples(ExportFolder& folder, SdPipeline& pipeline, const std::vector<std::string>& prompts,
+                   const std::vector<double>& timesteps) {
   const auto [channels, height, width] = pipeline.denoiser->image_shape();
   const auto count = static_cast<std::int64_t>(prompts.size());
   const auto noise = keyed_normal({0, RandomStream::kSampleNoise, 0}, 0, count, {channels, height, width});
-  const SdSamples samples = sample_one_step(pipeline, noise, prompts);
+  const SdSamples samples = sample_student(pipeline, noise, prompts, timesteps);
   const auto latents = samples.latents.contiguous(), images = samples.images.contiguous();
-  folder.tensors("samples.safetensors",
-                 {view_of("noise", DType::kF32, noise), view_of("latents", DType::kF32, latents),
-                  view_of("images", DType::kF32, images)},
-                 {{"prompts", json(prompts).dump()}});
+  std::vector<TensorView> views = {view_of("noise", DType::kF32, noise), view_of("latents", DType::kF32, latents),
+                                   view_of("images", DType::kF32, images)};
+  std::vector<torch::Tensor> later;
+  for (std::size_t i = 1; i < timesteps.size(); ++i) {
+    later.push_back(few_step_noise(kSdSampleRows, i - 1, noise.sizes()));
+    views.push_back(view_of("noise_" + std::to_string(i), DType::kF32, later.back()));
+  }
+  folder.tensors("samples.safetensors", views, {{"prompts", json(prompts).dump()}});
 }
 
 }  // namespace
 
-SdSamples sample_one_step(SdPipeline& pipeline, const torch::Tensor& noise, const std::vector<std::string>& prompts) {
+SdSamples sample_student(SdPipeline& pipeline, const torch::Tensor& noise, const std::vector<std::string>& prompts,
+                         const std::vector<double>& student_timesteps) {
   torch::NoGradGuard no_grad;
   const auto device = pipeline.text_encoder->parameters().front().device();
   const Condition condition{{}, embed_prompts(pipeline, prompts).to(device)};
   SdSamples samples;
-  samples.latents = pipeline.denoiser->one_step(noise.to(device), condition);
+  if (student_timesteps.empty()) {
+    samples.latents = pipeline.denoiser->one_step(noise.to(device), condition);
+  } else {
+    SamplerSpec sampler;
+    sampler.kind = "few_step";
+    sampler.timesteps = student_timesteps;
+    samples.latents = sample(*pipeline.denoiser, sampler, noise.to(device), condition, {.rows = kSdSampleRows, .null_text = {}});
+  }
   const auto dtype = pipeline.vae->parameters().front().scalar_type();
   samples.images = pipeline.vae->images_of(samples.latents.to(dtype)).to(torch::kCPU, torch::kFloat32);
   samples.latents = samples.latents.to(torch::kCPU);
@@ -180,7 +199,7 @@ std::string export_diffusers_folder(const std::string& folder, SdPipeline& pipel
     origin["unet_sha256"] = out.digest("unet/diffusion_pytorch_model.safetensors");
     out.document("onestep.json", origin);
   }
-  if (!options.sample_prompts.empty()) write_samples(out, pipeline, options.sample_prompts);
+  if (!options.sample_prompts.empty()) write_samples(out, pipeline, options.sample_prompts, options.student_timesteps);
   out.text("README.md", model_card(pipeline, options));
   return out.finish();
 }

@@ -1,12 +1,17 @@
 // Distribution matching distillation: regression warm-up, the fake score catches up, then dmd_step to the end.
 #include <cmath>
 #include <memory>
+#include <optional>
 
 #include "common/error.h"
 #include "common/log.h"
+#include "worker/data/image_dataset.h"
 #include "worker/data/pair_reader.h"
 #include "worker/diffusion/guidance.h"
 #include "worker/dmd/dmd_step.h"
+#include "worker/models/discriminator_head.h"
+#include "worker/run/distill_batches.h"
+#include "worker/run/images_fit.h"
 #include "worker/run/job_text.h"
 #include "worker/run/jobs.h"
 #include "worker/run/leaf_figures.h"
@@ -16,7 +21,6 @@
 #include "worker/run/module_buffers.h"
 #include "worker/run/parametrisation.h"
 #include "worker/run/trainer.h"
-#include "worker/tensors/keyed_random.h"
 
 namespace onestep {
 namespace {
@@ -25,28 +29,28 @@ enum class Phase { kWarmup, kFakeWarmup, kDmd };
 
 class Distillation final : public Training {
  public:
-  // `prompts`: null for networks without text.
-  Distillation(const RunContext& context, const DistillSpec& spec, LoadedModel teacher, const PairSet& pairs,
-               const PromptEmbeddings* prompts, std::unique_ptr<Distance> distance)
+  Distillation(const RunContext& context, const DistillSpec& spec, LoadedModel teacher, const DistillSources& sources,
+               std::unique_ptr<Distance> distance)
       : context_(context),
         spec_(spec),
-        pairs_(pairs),
-        prompts_(prompts),
+        batches_(context, spec, sources),
         teacher_(std::move(teacher)),
         generator_(load_model(spec.teacher, "ema", spec.like)),
         fake_(load_model(spec.teacher, "ema", spec.like)),
         parametrisation_(parametrisation_of(spec, *teacher_.denoiser)),
-        guided_(*teacher_.denoiser, spec.dmd.guidance_scale, prompts != nullptr ? prompts->null_text() : torch::Tensor()),
+        guided_(*teacher_.denoiser, spec.dmd.guidance_scale,
+                sources.prompts != nullptr ? sources.prompts->null_text() : torch::Tensor()),
+        discriminator_(sources.real_images != nullptr
+                           ? std::make_unique<BottleneckDiscriminator>(*fake_.denoiser, fake_.network, context.spec.seed)
+                           : nullptr),
         real_flat_(teacher_.denoiser->module(), 1, false),
         generator_flat_(generator_.denoiser->module(), context.spec.micro_batches, true),
         fake_flat_(fake_.denoiser->module(), context.spec.micro_batches, true),
-        update_generator_("generator", that_fits(generator_flat_, context), context.communicator, context.spec.micro_batches,
+        update_generator_("generator", that_fits(generator_flat_, fake_flat_, context), context.communicator, context.spec.micro_batches,
                           context.spec.reduction, {spec.ema_half_life_images, spec.dmd.batch}),
         update_fake_("fake", fake_flat_, context.communicator, context.spec.micro_batches, context.spec.reduction, {}),
-        networks_{*generator_.denoiser, guided_, *fake_.denoiser},
-        distance_(std::move(distance)),
-        range_(micro_batch_range(context.spec.micro_batches, context.communicator.rank(),
-                                 context.communicator.size())) {
+        networks_{*generator_.denoiser, guided_, *fake_.denoiser, discriminator_.get()},
+        distance_(std::move(distance)) {
     generator_.denoiser->recompute_in_backward(context.spec.activation_checkpointing);
     fake_.denoiser->recompute_in_backward(context.spec.activation_checkpointing);
   }
@@ -58,8 +62,8 @@ class Distillation final : public Training {
   // Generator images with a gradient: pairs of the warm-up, fresh samples and pairs of the DMD phase.
   [[nodiscard]] std::int64_t images_after(std::int64_t iterations) const override {
     const std::int64_t warmup = std::min(iterations, spec_.warmup.iterations);
-    const std::int64_t dmd = std::max<std::int64_t>(0, iterations - dmd_start());
-    return warmup * spec_.warmup.pairs + dmd * (spec_.dmd.batch + spec_.dmd.pairs);
+    const std::int64_t turns = num_generator_turns(spec_, std::max<std::int64_t>(0, iterations - dmd_start()));
+    return warmup * spec_.warmup.pairs + turns * (spec_.dmd.batch + spec_.dmd.pairs);
   }
 
   [[nodiscard]] std::string stage_of(std::int64_t iteration) const override {
@@ -79,34 +83,31 @@ class Distillation final : public Training {
     const Phase phase = phase_of(iteration);
     if (phase != phase_) enter(phase, iteration, /*resumed=*/false);
     const auto step = static_cast<std::uint32_t>(iteration);
+    const DmdSettings settings = this->settings();
     switch (phase) {
       case Phase::kWarmup: {
-        const auto batches = micro_batches(step, 0);
-        const DmdReport report =
-            regression_step(*generator_.denoiser, settings(), batches, *distance_, update_generator_);
-        auto figures = reduce(report);
-        return {{"loss_reg", figures["loss_reg"]},
-                {"gradient_norm_generator", report.generator.gradient_norm},
-                {"sample_mean", figures["sample_mean"]},
-                {"sample_spread", figures["sample_spread"]}};
+        const auto batches = batches_.next(step, {.fresh = 0, .pairs = true, .real_position = {}});
+        const DmdReport report = regression_step(*generator_.denoiser, settings, batches, *distance_, update_generator_);
+        auto figures = chosen(reduce(report), {"loss_reg", "sample_mean", "sample_spread"});
+        figures["gradient_norm_generator"] = report.generator.gradient_norm;
+        return figures;
       }
       case Phase::kFakeWarmup: {
-        const auto batches = micro_batches(step, spec_.dmd.batch);
-        const DmdReport report = fake_score_step(networks_, settings(), step, batches, update_fake_);
-        auto figures = reduce(report);
-        return {{"loss_fake", figures["loss_fake"]},
-                {"gradient_norm_fake", report.fake.gradient_norm},
-                {"sample_mean", figures["sample_mean"]},
-                {"sample_spread", figures["sample_spread"]}};
+        const auto batches = batches_.next(step, {.fresh = spec_.dmd.batch, .pairs = false, .real_position = real_position(iteration)});
+        const DmdReport report = fake_score_step(networks_, settings, step, batches, update_fake_);
+        auto figures = chosen(reduce(report), {"loss_fake", "sample_mean", "sample_spread", "loss_discriminator", "discriminator_accuracy"});
+        figures["gradient_norm_fake"] = report.fake.gradient_norm;
+        return figures;
       }
       case Phase::kDmd: {
-        const auto batches = micro_batches(step, spec_.dmd.batch);
-        const DmdReport report =
-            dmd_step(networks_, settings(), step, batches, *distance_, update_generator_, update_fake_);
+        const bool reads_pairs = spec_.dmd.regression_joins_dm || is_generators_turn(settings, step);
+        const auto batches =
+            batches_.next(step, {.fresh = spec_.dmd.batch, .pairs = reads_pairs, .real_position = real_position(iteration)});
+        const DmdReport report = dmd_step(networks_, settings, step, batches, *distance_, update_generator_, update_fake_);
         auto figures = reduce(report);
         figures["gradient_norm_generator"] = report.generator.gradient_norm;
         figures["gradient_norm_fake"] = report.fake.gradient_norm;
-        return figures;
+        return with_generators_last_turn(std::move(figures), is_generators_turn(settings, step));
       }
     }
     return {};
@@ -115,15 +116,16 @@ class Distillation final : public Training {
   std::vector<NetworkUpdater*> updaters() override { return {&update_generator_, &update_fake_}; }
   [[nodiscard]] nlohmann::json description() const override {
     nlohmann::json json = {{"network", network_json(teacher_)},
-                           {"generator_sigma", parametrisation_.t_G},
+                           {"generator_sigma", parametrisation_.t_G.front()},
                            {"delivered_network", "generator"},
                            {"teacher_sha256", teacher_.sha256}};
+    if (parametrisation_.t_G.size() > 1) json["student_timesteps"] = parametrisation_.t_G;
     if (const auto buffers = buffers_to_json(module()); !buffers.empty()) json["buffers"] = buffers;
     return json;
   }
   std::map<std::string, double> slow_figures() override {
     std::map<std::string, double> figures = {{"raw_ema_distance", update_generator_.average_distance()}};
-    if (reader_) figures["data_wait_s"] = reader_->waited_s();
+    if (const auto waited = batches_.waited_s()) figures["data_wait_s"] = *waited;
     return figures;
   }
 
@@ -131,13 +133,18 @@ class Distillation final : public Training {
   [[nodiscard]] const std::vector<FlatView>& views() const { return generator_flat_.views(); }
   [[nodiscard]] const torch::nn::Module& module() const { return generator_.denoiser->module(); }
   [[nodiscard]] const LoadedModel& teacher() const { return teacher_; }
-  [[nodiscard]] double t_G() const { return parametrisation_.t_G; }
+  [[nodiscard]] const std::vector<double>& t_G() const { return parametrisation_.t_G; }
 
  private:
   [[nodiscard]] std::int64_t dmd_start() const { return spec_.warmup.iterations + spec_.fake_warmup.iterations; }
   [[nodiscard]] Phase phase_of(std::int64_t iteration) const {
     if (iteration < spec_.warmup.iterations) return Phase::kWarmup;
     return iteration < dmd_start() ? Phase::kFakeWarmup : Phase::kDmd;
+  }
+
+  // The fake score's turns take real images in one order, over both of its phases.
+  [[nodiscard]] std::int64_t real_position(std::int64_t iteration) const {
+    return (iteration - spec_.warmup.iterations) * spec_.dmd.batch;
   }
 
   // A phase begins (its first iteration), or goes on after a restart of the process.
@@ -158,65 +165,29 @@ class Distillation final : public Training {
     switch (phase) {
       case Phase::kWarmup:
         start(update_generator_, spec_.warmup.optimizer, spec_.warmup.iterations);
-        read_pairs(spec_.warmup.pairs, iteration * spec_.warmup.pairs);
+        batches_.read_pairs(spec_.warmup.pairs, iteration * spec_.warmup.pairs);
         break;
       case Phase::kFakeWarmup:
         // The generator goes on as its own average; the fake score starts from the teacher.
         if (begins && spec_.warmup.iterations > 0) update_generator_.adopt_average();
         start(update_fake_, spec_.dmd.fake, fake_updates);
-        reader_.reset();
+        batches_.read_pairs(0, 0);
         break;
-      case Phase::kDmd:
+      case Phase::kDmd: {
+        const std::int64_t done = iteration - dmd_start();
+        const std::int64_t reads = spec_.dmd.regression_joins_dm ? done : num_generator_turns(spec_, done);
         if (begins && spec_.fake_warmup.iterations == 0) {
           if (spec_.warmup.iterations > 0) update_generator_.adopt_average();
           update_fake_.restart(spec_.dmd.fake, fake_updates);
         } else {
           update_fake_.resume(spec_.dmd.fake, fake_updates);
         }
-        start(update_generator_, spec_.dmd.generator, spec_.dmd.iterations);
-        read_pairs(spec_.dmd.pairs,
-                   spec_.warmup.iterations * spec_.warmup.pairs + (iteration - dmd_start()) * spec_.dmd.pairs);
+        start(update_generator_, spec_.dmd.generator, num_generator_turns(spec_, spec_.dmd.iterations));
+        batches_.read_pairs(spec_.dmd.pairs, spec_.warmup.iterations * spec_.warmup.pairs + reads * spec_.dmd.pairs);
         break;
+      }
     }
     if (resumed && context_.communicator.rank() == 0) log_info("going on within phase " + stage_of(iteration));
-  }
-
-  void read_pairs(std::int64_t pairs_an_iteration, std::int64_t first_position) {
-    reader_.reset();
-    pairs_per_micro_batch_ = pairs_an_iteration / context_.spec.micro_batches;
-    if (pairs_an_iteration == 0) return;
-    PairSlice slice;
-    slice.seed = context_.spec.seed;
-    slice.max_pairs = spec_.max_pairs;
-    slice.first_position = first_position;
-    slice.global_count = pairs_an_iteration;
-    slice.offset = range_.first * pairs_per_micro_batch_;
-    slice.count = range_.count * pairs_per_micro_batch_;
-    reader_ = std::make_unique<PairReader>(pairs_, slice);
-  }
-
-  // This rank's micro-batches of one iteration: `fresh` samples over all M of them, and pairs when the phase reads any.
-  std::vector<MicroBatch> micro_batches(std::uint32_t step, std::int64_t fresh) {
-    const std::int64_t samples = fresh / context_.spec.micro_batches;
-    std::optional<PairBatch> pairs;
-    if (reader_) pairs = reader_->next();
-    std::vector<MicroBatch> batches;
-    for (std::int64_t m = 0; m < range_.count; ++m) {
-      MicroBatch& batch = batches.emplace_back();
-      batch.first_sample = (range_.first + m) * samples;
-      batch.num_samples = samples;
-      if (prompts_ != nullptr && samples > 0) {
-        const DrawKey key{context_.spec.seed, RandomStream::kGeneratorLabel, step};
-        batch.text = prompts_->text(keyed_integer(key, batch.first_sample, samples, prompts_->size()));
-      }
-      if (pairs) {
-        batch.pair_noise = pairs->noise.narrow(0, m * pairs_per_micro_batch_, pairs_per_micro_batch_);
-        batch.pair_image = pairs->image.narrow(0, m * pairs_per_micro_batch_, pairs_per_micro_batch_);
-        batch.pair_label = pairs->label.narrow(0, m * pairs_per_micro_batch_, pairs_per_micro_batch_);
-        if (prompts_ != nullptr) batch.pair_text = prompts_->text(batch.pair_label);
-      }
-    }
-    return batches;
   }
 
   [[nodiscard]] DmdSettings settings() const {
@@ -224,21 +195,30 @@ class Distillation final : public Training {
     settings.seed = context_.spec.seed;
     settings.t_G = parametrisation_.t_G;
     settings.global_batch = spec_.dmd.batch;
-    settings.global_pairs = pairs_per_micro_batch_ * context_.spec.micro_batches;
+    settings.global_pairs = batches_.num_pairs();
     settings.lambda_dm = spec_.dmd.lambda_dm;
     settings.lambda_reg = spec_.dmd.lambda_reg;
     settings.score = parametrisation_.score;
     settings.fake = parametrisation_.fake;
+    settings.fake_updates_per_generator_update = spec_.dmd.fake_updates_per_generator_update;
+    settings.first_step = dmd_start();
+    settings.regression_joins_dm = spec_.dmd.regression_joins_dm;
+    settings.lambda_gan = spec_.dmd.gan.lambda_generator;
+    settings.lambda_discriminator = spec_.dmd.gan.lambda_discriminator;
+    settings.gan = {spec_.dmd.gan.sigma_lo, spec_.dmd.gan.sigma_hi};
     return settings;
   }
 
   std::map<std::string, double> reduce(const DmdReport& report) {
-    LeafFigures leaves(context_.communicator, context_.spec.micro_batches,
-                       {"loss_dm", "loss_reg", "loss_fake", "dm_gradient_abs", "sample_mean", "sample_spread",
-                        "zero_denominators"});
+    std::vector<std::string> names = {"loss_dm", "loss_reg", "loss_fake", "dm_gradient_abs", "sample_mean", "sample_spread",
+                                      "zero_denominators"};
+    if (discriminator_) names.insert(names.end(), {"loss_gan", "loss_discriminator", "discriminator_accuracy"});
+    LeafFigures leaves(context_.communicator, context_.spec.micro_batches, names);
     for (const DmdSums& sums : report.micro_batches) {
-      leaves.add({sums.loss_dm, sums.loss_reg, sums.loss_fake, sums.gradient_abs, sums.sample_sum,
-                  sums.sample_square_sum, sums.zero_denominators});
+      std::vector<double> leaf = {sums.loss_dm, sums.loss_reg, sums.loss_fake, sums.gradient_abs, sums.sample_sum,
+                                  sums.sample_square_sum, sums.zero_denominators};
+      if (discriminator_) leaf.insert(leaf.end(), {sums.loss_gan, sums.loss_discriminator, sums.discriminator_accuracy});
+      leaves.add(leaf);
     }
     auto figures = leaves.reduce();
     const double mean = figures["sample_mean"];
@@ -246,21 +226,41 @@ class Distillation final : public Training {
     return figures;
   }
 
+  // Those of the figures that are there and named.
+  static std::map<std::string, double> chosen(const std::map<std::string, double>& figures, const std::vector<std::string>& names) {
+    std::map<std::string, double> some;
+    for (const std::string& name : names) {
+      if (const auto found = figures.find(name); found != figures.end()) some.insert(*found);
+    }
+    return some;
+  }
+
+  // Reports go out at any iteration: figures of the generator are those of its last turn, and absent until it had one in this process.
+  std::map<std::string, double> with_generators_last_turn(std::map<std::string, double> figures, bool is_turn) {
+    static const std::vector<std::string> kOfGenerator = {"loss_dm",           "loss_reg", "dm_gradient_abs",
+                                                          "zero_denominators", "loss_gan", "gradient_norm_generator"};
+    if (is_turn) {
+      generators_last_turn_ = chosen(figures, kOfGenerator);
+    } else {
+      for (const std::string& name : kOfGenerator) figures.erase(name);
+      figures.insert(generators_last_turn_.begin(), generators_last_turn_.end());
+    }
+    return figures;
+  }
+
   const RunContext& context_;
   const DistillSpec& spec_;
-  const PairSet& pairs_;
-  const PromptEmbeddings* prompts_;
+  DistillBatches batches_;
   LoadedModel teacher_, generator_, fake_;
   Parametrisation parametrisation_;
   GuidedDenoiser guided_;  // the teacher as the real score
+  std::unique_ptr<BottleneckDiscriminator> discriminator_;  // null: no GAN; before fake_flat_, which holds its parameters
   FlatParameters real_flat_, generator_flat_, fake_flat_;
   NetworkUpdater update_generator_, update_fake_;
   DmdNetworks networks_;
   std::unique_ptr<Distance> distance_;
-  MicroBatchRange range_;
   Phase phase_ = Phase::kWarmup;
-  std::unique_ptr<PairReader> reader_;
-  std::int64_t pairs_per_micro_batch_ = 0;
+  std::map<std::string, double> generators_last_turn_;
 };
 
 // The labels of the pairs must be rows of these prompts, or classes.
@@ -279,13 +279,21 @@ JobResult run_distill(const RunContext& context) {
   LoadedModel teacher = load_model(spec.teacher, "ema", spec.like);
   const std::string teacher_digest = teacher.sha256;
   const auto prompts = load_job_text(teacher, spec.prompts, /*verify=*/context.communicator.rank() == 0).prompts;
-  const PairSet pairs(spec.pairs, teacher_digest);
-  check_prompts(pairs, spec.pairs, prompts.get());
-  pairs.verify(context.communicator.rank(), context.communicator.size());
   nlohmann::json config = bit_relevant_config(context.spec);
   config["teacher"] = teacher_digest;
-  config["pairs"] = pairs.digest();
-
+  std::optional<PairSet> pairs;
+  if (!spec.pairs.empty()) {
+    pairs.emplace(spec.pairs, teacher_digest);
+    check_prompts(*pairs, spec.pairs, prompts.get());
+    pairs->verify(context.communicator.rank(), context.communicator.size());
+    config["pairs"] = pairs->digest();
+  }
+  std::optional<ImageDataset> real_images;
+  if (spec.dmd.gan.is_on()) {
+    real_images.emplace(spec.dmd.gan.dataset);
+    check_images_fit(teacher.network, *real_images, spec.dmd.gan.dataset.path);
+    config["dmd"]["gan"]["dataset"]["path"] = real_images->digest();
+  }
   if (prompts) config["prompts"] = prompts->info().digest();
   config.erase("like");
 
@@ -293,7 +301,8 @@ JobResult run_distill(const RunContext& context) {
   if (!distance.sha256.empty()) config["lpips"]["weights"] = distance.sha256;
   if (!distance.decoder_sha256.empty()) config["decoder"] = distance.decoder_sha256;
 
-  Distillation training(context, spec, std::move(teacher), pairs, prompts.get(), std::move(distance.distance));
+  const DistillSources sources{pairs ? &*pairs : nullptr, prompts.get(), real_images ? &*real_images : nullptr};
+  Distillation training(context, spec, std::move(teacher), sources, std::move(distance.distance));
   const TrainingOutcome outcome = train(context, config, training);
   const torch::Tensor average = training.average();
   JobResult result;
@@ -301,7 +310,8 @@ JobResult run_distill(const RunContext& context) {
     ModelConfig model;
     model.network = network_json(training.teacher());
     model.kind = context.spec.kind;
-    model.generator_sigma = training.t_G();
+    model.generator_sigma = training.t_G().front();
+    if (training.t_G().size() > 1) model.student_timesteps = training.t_G();
     model.images = training.images_after(training.num_iterations());
     model.teacher_sha256 = teacher_digest;
     result.digest = save_model(context.run, model, named_tensors(average, training.views(), training.module()));

@@ -15,6 +15,7 @@
 #include "worker/run/evaluation_panel.h"
 #include "worker/run/jobs.h"
 #include "worker/run/model_folder.h"
+#include "worker/run/sample_noise.h"
 #include "worker/sampling/sampler.h"
 #include "worker/tensors/keyed_random.h"
 
@@ -87,8 +88,7 @@ Generated generate_images(const RunContext& context, const EvaluateSpec& spec, c
 std::string caption_of(const EvaluateSpec& spec, const LoadedModel* model) {
   if (model == nullptr) return "real";
   const std::string who = model->kind == "distill" ? "student" : "teacher";
-  if (spec.sampler.kind == "one_step") return who + ", 1 step";
-  return who + ", " + std::to_string(spec.sampler.steps) + " steps";
+  return who + ", " + steps_text(spec.sampler);
 }
 
 void write_panels(const RunContext& context, const EvaluateSpec& spec, const torch::Tensor& images,
@@ -143,6 +143,7 @@ JobResult run_evaluate(const RunContext& context) {
       throw Error(ErrorCode::kMismatch, spec.detector + ": expected a .safetensors file of Inception's weights for " + spec.model +
                                             ", a text-to-image model, found a small detector's folder");
     }
+    check_sampler_of(model, spec.sampler);
     const ImageShape shape = model.denoiser->image_shape();
     if (shape.channels != dataset.images().size(1) || shape.height != dataset.images().size(2)) {
       throw Error(ErrorCode::kMismatch, spec.model + ": the model's images don't have the data's shape");

@@ -25,6 +25,7 @@
 #include "worker/run/gather_bytes.h"
 #include "worker/run/job_text.h"
 #include "worker/run/model_folder.h"
+#include "worker/run/sample_noise.h"
 #include "worker/sampling/sampler.h"
 #include "worker/tensors/keyed_random.h"
 
@@ -59,11 +60,7 @@ class ModelImages final : public ImageSource {
         seed_(seed),
         model_(load_model(spec.model, spec.weights, spec.like)),
         text_(load_job_text(model_, spec.prompts, verify_prompts)) {
-    const bool one_step = model_.sd && model_.generator_sigma > 0 && spec.sampler.kind == "one_step";
-    if (one_step && static_cast<double>(spec.sampler.timestep) != model_.generator_sigma) {
-      throw Error(ErrorCode::kMismatch, "sampler: timestep: expected " + std::to_string(static_cast<std::int64_t>(model_.generator_sigma)) +
-                                            ", the step of " + spec.model + ", found " + std::to_string(spec.sampler.timestep));
-    }
+    check_sampler_of(model_, spec.sampler);
   }
   [[nodiscard]] std::int64_t size() const override { return spec_.count; }
   std::vector<torch::Tensor> read(std::int64_t first, std::int64_t count) override {
@@ -87,8 +84,7 @@ class ModelImages final : public ImageSource {
   }
   [[nodiscard]] std::string caption() const override {
     const std::string who = model_.kind == "distill" ? "student" : "teacher";
-    if (spec_.sampler.kind == "one_step") return who + ", 1 step";
-    return who + ", " + std::to_string(spec_.sampler.steps) + " steps";
+    return who + ", " + steps_text(spec_.sampler);
   }
 
  private:

@@ -18,4 +18,9 @@ void write_evaluation_panel(const std::string& run, const Picture& grid, const s
   write_png(run + "/comparison.png", join_panels(panels));
 }
 
+std::string steps_text(const SamplerSpec& sampler) {
+  const auto steps = sampler.kind == "few_step" ? static_cast<std::int64_t>(sampler.timesteps.size()) : sampler.steps;
+  return sampler.kind == "one_step" || steps == 1 ? "1 step" : std::to_string(steps) + " steps";
+}
+
 }  // namespace onestep

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "common/job_spec.h"
 #include "worker/metrics/picture.h"
 
 namespace onestep {
@@ -12,5 +13,8 @@ namespace onestep {
 // Errors: kNotFound, kCorrupt, kIo.
 void write_evaluation_panel(const std::string& run, const Picture& grid, const std::string& caption,
                             const std::vector<std::string>& compare);
+
+// "1 step", "18 steps": how a sampler is captioned.
+std::string steps_text(const SamplerSpec& sampler);
 
 }  // namespace onestep

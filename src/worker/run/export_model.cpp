@@ -1,5 +1,7 @@
 // Writes the folder that inference needs: weights, configuration, samples to check a reader by, digests, a card.
 #include <span>
+#include <string>
+#include <vector>
 
 #include "common/durable_file.h"
 #include "common/error.h"
@@ -10,6 +12,7 @@
 #include "worker/run/model_card.h"
 #include "worker/run/model_folder.h"
 #include "worker/run/sample_noise.h"
+#include "worker/sampling/few_step.h"
 #include "worker/sampling/sampler.h"
 #include "worker/tensors/flat_parameters.h"
 #include "worker/tensors/weight_type.h"
@@ -64,6 +67,7 @@ JobResult export_sigma_network(const RunContext& context, const ExportSpec& spec
   config.weights = model.weights;
   config.dtype = spec.dtype;
   config.generator_sigma = model.generator_sigma;
+  config.student_timesteps = model.student_timesteps;
   config.images = model.images;
   const ModelOrigin origin = origin_of(model, spec);
   const RoundedState state = round_state(model.denoiser->module(), weights_dtype(spec.dtype, "dtype"));
@@ -73,11 +77,15 @@ JobResult export_sigma_network(const RunContext& context, const ExportSpec& spec
   SampleOptions options;
   options.rows = SampleRows{kSampleSeed, 0};
   const torch::Tensor image = sample(*model.denoiser, sampler_of(model), draw.noise, draw.condition, options).contiguous();
-  write_safetensors(context.run + "/samples.safetensors",
-                    {{"noise", DType::kF32, draw.noise.sizes().vec(), bytes_of_tensor(draw.noise)},
-                     {"image", DType::kF32, image.sizes().vec(), bytes_of_tensor(image)},
-                     {"labels", DType::kI64, draw.labels.sizes().vec(), bytes_of_tensor(draw.labels)}},
-                    {});
+  std::vector<TensorView> samples = {{"noise", DType::kF32, draw.noise.sizes().vec(), bytes_of_tensor(draw.noise)},
+                                     {"image", DType::kF32, image.sizes().vec(), bytes_of_tensor(image)},
+                                     {"labels", DType::kI64, draw.labels.sizes().vec(), bytes_of_tensor(draw.labels)}};
+  std::vector<torch::Tensor> noises;
+  for (std::size_t i = 1; i < model.student_timesteps.size(); ++i) {
+    noises.push_back(few_step_noise(*options.rows, i - 1, draw.noise.sizes()));
+    samples.push_back({"noise_" + std::to_string(i), DType::kF32, noises.back().sizes().vec(), bytes_of_tensor(noises.back())});
+  }
+  write_safetensors(context.run + "/samples.safetensors", samples, {});
   write_file_durably(context.run + "/README.md", model_card(model, origin, spec.dtype, digest));
   JobResult result;
   result.digest = write_digests(context.run, {"README.md", "config.json", "model.safetensors", "samples.safetensors"});
@@ -105,6 +113,7 @@ JobResult export_text_network(const RunContext& context, const ExportSpec& spec,
   options.dtype = dtype;
   options.card = {origin.teacher.empty() ? "" : "SHA-256 of its U-Net's tensors `" + origin.teacher + "`", origin.data, origin.metric,
                   origin.steps, model.images};
+  options.student_timesteps = model.student_timesteps;
   options.origin = {{"format", "onestep-export"},
                     {"format_version", 1},
                     {"kind", model.kind},
@@ -112,6 +121,7 @@ JobResult export_text_network(const RunContext& context, const ExportSpec& spec,
                     {"generator_timestep", static_cast<std::int64_t>(model.generator_sigma)},
                     {"images", model.images},
                     {"teacher_sha256", model.teacher_sha256}};
+  if (!model.student_timesteps.empty()) options.origin["student_timesteps"] = model.student_timesteps;
   result.digest = export_diffusers_folder(context.run, pipeline, options);
   result.result = {{"model_sha256", model.sha256}, {"folder", context.run}};
   return result;

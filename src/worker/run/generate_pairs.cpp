@@ -24,7 +24,9 @@ PairSetInfo describe(const RunContext& context, const GeneratePairsSpec& spec, c
   PairSetInfo info;
   info.teacher_sha256 = teacher.sha256;
   info.sampler = to_json(spec.sampler).dump();
-  info.steps = static_cast<int>(spec.sampler.kind == "one_step" ? 1 : spec.sampler.steps);
+  const bool few = spec.sampler.kind == "few_step";
+  info.steps = few ? static_cast<int>(spec.sampler.timesteps.size())
+                   : static_cast<int>(spec.sampler.kind == "one_step" ? 1 : spec.sampler.steps);
   info.seed = context.spec.seed;
   info.channels = shape.channels;
   info.height = shape.height;

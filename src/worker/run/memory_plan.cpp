@@ -19,6 +19,7 @@
 #include "worker/diffusion/guidance.h"
 #include "worker/dmd/dmd_step.h"
 #include "worker/dmd/losses.h"
+#include "worker/models/discriminator_head.h"
 #include "worker/models/model_factory.h"
 #include "worker/run/lpips_distance.h"
 #include "worker/run/model_folder.h"
@@ -91,10 +92,12 @@ struct PlannedNetwork {
 // The networks of a job as its training holds them.
 struct Networks {
   std::vector<std::unique_ptr<Denoiser>> denoisers;
+  std::unique_ptr<BottleneckDiscriminator> discriminator;
   std::vector<std::unique_ptr<FlatParameters>> flats;
 
-  void add(const PlannedNetwork& network, const JobSpec& job, bool trainable) {
+  void add(const PlannedNetwork& network, const JobSpec& job, bool trainable, bool with_discriminator = false) {
     denoisers.push_back(network.make());
+    if (with_discriminator) discriminator = std::make_unique<BottleneckDiscriminator>(*denoisers.back(), network.network, 0);
     if (trainable && job.activation_checkpointing) denoisers.back()->recompute_in_backward(true);
     flats.push_back(std::make_unique<FlatParameters>(denoisers.back()->module(), trainable ? job.micro_batches : 1, trainable));
   }
@@ -132,6 +135,10 @@ void distill_step(Networks& networks, const PlannedNetwork& network, const Dista
     batch.pair_image = some_images(generator, pairs);
     batch.pair_label = torch::zeros({pairs}, torch::kInt64);
   }
+  if (networks.discriminator && rows > 0) {
+    batch.real_image = some_images(generator, rows);
+    batch.real_label = torch::zeros({rows}, torch::kInt64);
+  }
   DmdSettings settings;
   const Parametrisation parametrisation = parametrisation_of(spec, generator);
   settings.t_G = parametrisation.t_G;
@@ -139,10 +146,11 @@ void distill_step(Networks& networks, const PlannedNetwork& network, const Dista
   settings.global_pairs = pairs;
   settings.score = parametrisation.score;
   settings.fake = parametrisation.fake;
+  settings.regression_joins_dm = spec.dmd.regression_joins_dm;
   GuidedDenoiser guided(*networks.denoisers[1], spec.dmd.guidance_scale, network.text(1));
   NoUpdate update_generator(*networks.flats[0]), update_fake(*networks.flats[2]);
   if (rows > 0) {
-    dmd_step({generator, guided, *networks.denoisers[2]}, settings, 0, std::span(&batch, 1), distance,
+    dmd_step({generator, guided, *networks.denoisers[2], networks.discriminator.get()}, settings, 0, std::span(&batch, 1), distance,
              update_generator, update_fake);
   } else {
     regression_step(generator, settings, std::span(&batch, 1), distance, update_generator);
@@ -241,13 +249,15 @@ nlohmann::json plan_teacher(const JobSpec& spec, const TrainTeacherSpec& options
 nlohmann::json plan_distill(const JobSpec& spec, const DistillSpec& options, int ranks, const Products& products) {
   const PlannedNetwork network = products.network(options.teacher, options.like, options.prompts);
   const std::unique_ptr<Distance> distance = load_distance(options, spec.activation_checkpointing).distance;
+  std::optional<ImageDataset> real_images;
+  if (options.dmd.gan.is_on()) real_images.emplace(options.dmd.gan.dataset);
   const std::int64_t process = settled_resident_bytes();
   Networks networks;
   networks.add(network, spec, true);   // generator
   require_memory(state_plan(spec, networks.flats[0]->length(), ranks), 1);
   networks.add(network, spec, false);  // real score
-  networks.add(network, spec, true);   // fake score
-  MemoryPlan plan = state_plan(spec, networks.flats[0]->length(), ranks);
+  networks.add(network, spec, true, options.dmd.gan.is_on());  // fake score
+  MemoryPlan plan = state_plan(spec, networks.flats[0]->length(), ranks, networks.flats[2]->length() - networks.flats[0]->length());
   plan.process = process;
   const std::int64_t rows = options.dmd.iterations > 0 ? options.dmd.batch / spec.micro_batches : 0;
   const std::int64_t pairs = options.dmd.iterations > 0 ? options.dmd.pairs / spec.micro_batches : 0;
@@ -263,9 +273,9 @@ nlohmann::json plan_distill(const JobSpec& spec, const DistillSpec& options, int
                                 }));
   }
   nlohmann::json planned = describe(spec, ranks, networks);
-  const std::int64_t dmd_images = options.dmd.iterations * (options.dmd.batch + options.dmd.pairs);
+  const std::int64_t dmd_images = num_generator_turns(options, options.dmd.iterations) * (options.dmd.batch + options.dmd.pairs);
   planned["images"] = options.warmup.iterations * options.warmup.pairs + dmd_images;
-  const std::int64_t all = products.pairs(options.pairs);
+  const std::int64_t all = options.pairs.empty() ? 0 : products.pairs(options.pairs);
   const std::int64_t used = options.max_pairs > 0 ? std::min(all, options.max_pairs) : all;
   planned["pair_set_bytes"] = pair_bytes(networks.denoisers[0]->image_shape(), used);
   planned["bytes_a_rank"] = to_json(plan);
@@ -283,21 +293,22 @@ nlohmann::json plan_pairs(const JobSpec& spec, const GeneratePairsSpec& options,
 std::int64_t MemoryPlan::state() const { return parameters + gradients + sum_buffers + moments + average; }
 std::int64_t MemoryPlan::total() const { return process + state() + checkpoint_copy + exchange + activations; }
 
-MemoryPlan state_plan(const JobSpec& spec, std::int64_t flat_length, int ranks) {
+MemoryPlan state_plan(const JobSpec& spec, std::int64_t flat_length, int ranks, std::int64_t head_length) {
   const bool distills = spec.kind == "distill";
   const std::int64_t networks = distills ? 3 : 1, trained = distills ? 2 : 1;
   const bool exact = spec.reduction == "exact";
-  const std::int64_t whole = flat_length * kFloat;
-  const std::int64_t piece = exact ? whole / ranks : whole;
+  const std::int64_t whole = flat_length * kFloat, head = head_length * kFloat;
+  const std::int64_t networks_whole = networks * whole + head, trained_whole = trained * whole + head;
+  const std::int64_t pieces = exact ? ranks : 1;
   const auto leaves = static_cast<std::uint64_t>(std::max<std::int64_t>(1, spec.micro_batches / ranks));
   MemoryPlan plan;
-  plan.parameters = networks * whole;
-  plan.gradients = trained * whole;
-  plan.sum_buffers = trained * std::max<std::int64_t>(1, std::bit_width(leaves) - 1) * whole;
-  plan.moments = trained * 2 * piece;
-  plan.average = piece;
-  plan.checkpoint_copy = trained * 3 * (whole / ranks) + whole / ranks;
-  plan.exchange = ranks > 1 ? std::min(kExchangeFloats * kFloat, whole) : 0;
+  plan.parameters = networks_whole;
+  plan.gradients = trained_whole;
+  plan.sum_buffers = trained_whole * std::max<std::int64_t>(1, std::bit_width(leaves) - 1);
+  plan.moments = 2 * trained_whole / pieces;
+  plan.average = whole / pieces;
+  plan.checkpoint_copy = 3 * trained_whole / ranks + whole / ranks;
+  plan.exchange = ranks > 1 ? std::min(kExchangeFloats * kFloat, whole + head) : 0;
   return plan;
 }
 
@@ -320,10 +331,12 @@ void require_memory(const MemoryPlan& plan, int ranks_here) {
                   " bytes each), found " + std::to_string(available) + " bytes; 'onestep plan' shows what takes them");
 }
 
-FlatParameters& that_fits(FlatParameters& flat, const RunContext& context) {
+FlatParameters& that_fits(FlatParameters& flat, const RunContext& context) { return that_fits(flat, flat, context); }
+
+FlatParameters& that_fits(FlatParameters& flat, const FlatParameters& fake, const RunContext& context) {
   const int ranks = context.communicator.size();
   const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
-  require_memory(state_plan(context.spec, flat.length(), ranks), local != nullptr ? std::max(1, std::atoi(local)) : ranks);
+  require_memory(state_plan(context.spec, flat.length(), ranks, fake.length() - flat.length()), local != nullptr ? std::max(1, std::atoi(local)) : ranks);
   return flat;
 }
 

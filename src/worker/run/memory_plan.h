@@ -30,8 +30,8 @@ struct MemoryPlan {
 };
 
 // What lengths alone decide. flat_length: elements of one network's flat buffer (FlatParameters::length()); a distill job holds
-// three such networks and trains two.
-MemoryPlan state_plan(const JobSpec& spec, std::int64_t flat_length, int ranks);
+// three such networks and trains two, of which the fake score's is longer by head_length where it carries a discriminator's head.
+MemoryPlan state_plan(const JobSpec& spec, std::int64_t flat_length, int ranks, std::int64_t head_length = 0);
 
 // Bytes that this machine can still give: MemAvailable, or less where a control group says so.
 std::int64_t available_memory();
@@ -41,7 +41,9 @@ std::int64_t peak_resident_bytes();
 // Throws kConflict with the numbers when the state of `ranks_here` ranks can't fit into available_memory().
 void require_memory(const MemoryPlan& plan, int ranks_here);
 // `flat` itself, once it is known that the job's state fits: for use before the rest of it is allocated. Errors: as require_memory.
+// `fake`: a distillation's fake score.
 FlatParameters& that_fits(FlatParameters& flat, const RunContext& context);
+FlatParameters& that_fits(FlatParameters& flat, const FlatParameters& fake, const RunContext& context);
 
 // One train_teacher, generate_pairs or distill job of a pipeline: networks, bytes a rank, pair-set bytes, images. Builds its networks
 // and runs a micro-batch or two of its step to measure, so a process plans one job. `ranks` 0: as the spec says. Networks that a

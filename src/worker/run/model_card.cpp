@@ -21,6 +21,7 @@ std::string data_of(const nlohmann::json& config) {
     if (digest.is_string()) data += (data.empty() ? "" : ", ") + std::string(what) + " of SHA-256 `" + digest.get<std::string>() + "`";
   };
   add("images", config.value(nlohmann::json::json_pointer("/dataset/path"), nlohmann::json()));
+  add("real images", config.value(nlohmann::json::json_pointer("/dmd/gan/dataset/path"), nlohmann::json()));
   add("noise-image pairs", config.value("pairs", nlohmann::json()));
   add("prompts", config.value("prompts", nlohmann::json()));
   return data;
@@ -63,8 +64,9 @@ ModelOrigin origin_of(const LoadedModel& model, const ExportSpec& spec) {
 }
 
 std::string model_card(const LoadedModel& model, const ModelOrigin& origin, const std::string& dtype, const std::string& digest) {
-  const bool one_step = model.generator_sigma > 0;
-  std::string card = "# " + std::string(one_step ? "One-step generator" : "Diffusion model") + "\n\n";
+  const bool few_steps = !model.student_timesteps.empty(), one_step = model.generator_sigma > 0 && !few_steps;
+  const std::string steps = std::to_string(model.student_timesteps.size());
+  std::string card = "# " + (few_steps ? "Generator of " + steps + " steps" : one_step ? "One-step generator" : "Diffusion model") + "\n\n";
   card += "Network: `" + model.network.network_class + "` under " + preconditioning_name(model.network.preconditioner) +
           " preconditioning, " + std::to_string(model.network.image_channels) + " x " +
           std::to_string(model.network.image_size) + " x " + std::to_string(model.network.image_size) + " pixels, " +
@@ -83,9 +85,15 @@ std::string model_card(const LoadedModel& model, const ModelOrigin& origin, cons
     card += "An image is one network call: x = D(sigma z; sigma, class) with sigma = `generator_sigma` of `config.json` and z "
             "standard normal noise; values in [-1, 1] after clamping.\n\n";
   }
+  if (few_steps) {
+    card += "An image is " + steps + " network calls, at sigma = " + nlohmann::json(model.student_timesteps).dump() +
+            " (`student_timesteps` of `config.json`): x = D(sigma z; sigma, class) with standard normal noise z; then, for each next "
+            "sigma, x = D(x + sigma z'; sigma, class) with fresh noise z'; values in [-1, 1] after clamping.\n\n";
+  }
   card += "```\nonestep sample --model . --count 16 --seed 0 --out grid.png\n```\n\n";
-  card += "`samples.safetensors` holds noise, labels and images of the first sixteen samples of seed 0, to check another reader "
-          "by. `SHA256SUMS` lists every file: `sha256sum -c SHA256SUMS`.\n";
+  card += "`samples.safetensors` holds noise, labels and images of the first sixteen samples of seed 0";
+  if (few_steps) card += ", and as `noise_1`, ... the fresh noise behind each step";
+  card += ", to check another reader by. `SHA256SUMS` lists every file: `sha256sum -c SHA256SUMS`.\n";
   return card;
 }
 

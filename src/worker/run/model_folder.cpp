@@ -1,5 +1,7 @@
 #include "worker/run/model_folder.h"
 
+#include <algorithm>
+#include <functional>
 #include <map>
 
 #include "common/checkpoint_manifest.h"
@@ -23,6 +25,18 @@ T field(const nlohmann::json& json, const char* key, const std::string& where) {
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorCode::kCorrupt, where + ": field \"" + key + "\": " + error.what());
   }
+}
+
+// A generator's t, where it has several: descending from generator_sigma. `facts`: config.json, a manifest's state or onestep.json.
+std::vector<double> student_timesteps(const nlohmann::json& facts, double generator_sigma, const std::string& where) {
+  if (!facts.contains("student_timesteps")) return {};
+  auto t = field<std::vector<double>>(facts, "student_timesteps", where);
+  const bool descends = std::adjacent_find(t.begin(), t.end(), std::less_equal<>()) == t.end();
+  if (t.size() < 2 || !descends || t.front() != generator_sigma || t.back() < 0) {
+    throw Error(ErrorCode::kCorrupt, where + ": field \"student_timesteps\": expected two numbers or more, descending from " +
+                                         nlohmann::json(generator_sigma).dump() + ", found " + nlohmann::json(t).dump());
+  }
+  return t;
 }
 
 // The network's constants among its buffers: a file must agree with them. Copies, by name.
@@ -77,6 +91,10 @@ LoadedModel load_from_pipeline(const std::string& path, const std::string& like,
   fields.require_integer("format_version", 1);
   model.kind = fields.text("kind");
   model.generator_sigma = static_cast<double>(fields.integer("generator_timestep", 0));
+  if (document.contains("student_timesteps")) {
+    model.student_timesteps = student_timesteps(document, model.generator_sigma, origin);
+    fields.any("student_timesteps");
+  }
   model.images = fields.integer("images", 0);
   model.teacher_sha256 = fields.sha256("teacher_sha256");
   model.weights = fields.text("weights");
@@ -96,6 +114,7 @@ LoadedModel load_from_folder(const std::string& folder, const std::string& weigh
   model.kind = field<std::string>(config, "kind", where);
   model.weights = field<std::string>(config, "weights", where);
   model.generator_sigma = field<double>(config, "generator_sigma", where);
+  model.student_timesteps = student_timesteps(config, model.generator_sigma, where);
   model.images = field<std::int64_t>(config, "images", where);
   if (config.contains("teacher_sha256")) model.teacher_sha256 = field<std::string>(config, "teacher_sha256", where);
   const std::string dtype = config.contains("dtype") ? field<std::string>(config, "dtype", where) : "fp32";
@@ -127,6 +146,7 @@ LoadedModel load_from_checkpoint(const std::string& folder, const std::string& w
   model.images = manifest.images;
   make_network(model, field<nlohmann::json>(manifest.state, "network", where), where);
   model.generator_sigma = field<double>(manifest.state, "generator_sigma", where);
+  model.student_timesteps = student_timesteps(manifest.state, model.generator_sigma, where);
   if (manifest.state.contains("teacher_sha256")) model.teacher_sha256 = field<std::string>(manifest.state, "teacher_sha256", where);
   const auto network = field<std::string>(manifest.state, "delivered_network", where);
   const auto manifest_buffers = manifest.state.value("buffers", nlohmann::json::object());
@@ -198,9 +218,10 @@ std::string save_model(const std::string& folder, const ModelConfig& config,
                          {"kind", config.kind},
                          {"weights", config.weights},
                          {"generator_sigma", config.generator_sigma},
-                         {"sampler", config.generator_sigma > 0 ? "one_step" : "heun"},
+                         {"sampler", !(config.generator_sigma > 0) ? "heun" : config.student_timesteps.empty() ? "one_step" : "few_step"},
                          {"images", config.images},
                          {"model_sha256", digest}};
+  if (!config.student_timesteps.empty()) json["student_timesteps"] = config.student_timesteps;
   if (config.dtype != "fp32") json["dtype"] = config.dtype;
   if (!config.teacher_sha256.empty()) json["teacher_sha256"] = config.teacher_sha256;
   write_file_durably(folder + "/config.json", json.dump(2) + "\n");

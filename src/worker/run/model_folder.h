@@ -24,6 +24,7 @@ struct LoadedModel {
   std::string kind;               // job kind that made it: "train_teacher", "distill"; "" for a pipeline from elsewhere
   std::string weights;            // "ema" or "raw"
   double generator_sigma = 0;     // a generator's fixed t: sigma, or the step of a text-to-image one; 0 for a teacher
+  std::vector<double> student_timesteps;  // of a generator of several steps: its t, descending, generator_sigma first; else empty
   std::int64_t images = 0;        // images it was trained on
   std::string teacher_sha256;     // of a generator, where its folder says
   std::string path;
@@ -40,6 +41,7 @@ struct ModelConfig {
   std::string weights = "ema";
   std::string dtype = "fp32";     // of the parameters
   double generator_sigma = 0;
+  std::vector<double> student_timesteps;  // for a generator of several steps
   std::int64_t images = 0;
   std::string teacher_sha256;     // for a generator
 };

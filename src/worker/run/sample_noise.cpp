@@ -34,7 +34,10 @@ SampleDraw sample_draw(const Denoiser& denoiser, std::uint64_t seed, std::int64_
 
 SamplerSpec sampler_of(const LoadedModel& model) {
   SamplerSpec sampler;
-  if (model.sd && model.generator_sigma > 0) {
+  if (!model.student_timesteps.empty()) {
+    sampler.kind = "few_step";
+    sampler.timesteps = model.student_timesteps;
+  } else if (model.sd && model.generator_sigma > 0) {
     sampler.kind = "one_step";
     sampler.timestep = static_cast<std::int64_t>(model.generator_sigma);
   } else if (model.sd) {
@@ -49,6 +52,17 @@ SamplerSpec sampler_of(const LoadedModel& model) {
     sampler.sigma_max = std::min(sampler.sigma_max, schedule->levels().max);
   }
   return sampler;
+}
+
+void check_sampler_of(const LoadedModel& model, const SamplerSpec& sampler) {
+  const bool few = sampler.kind == "few_step", one = sampler.kind == "one_step";
+  if (!(model.generator_sigma > 0) || (!few && !one)) return;
+  const std::vector<double> own = model.student_timesteps.empty() ? std::vector<double>{model.generator_sigma} : model.student_timesteps;
+  const double one_t = model.sd ? static_cast<double>(sampler.timestep) : sampler.sigma_max;
+  const std::vector<double> found = few ? sampler.timesteps : std::vector<double>{one_t};
+  if (found == own) return;
+  throw Error(ErrorCode::kMismatch, "sampler: timesteps: expected " + nlohmann::json(own).dump() + ", the steps of " + model.path +
+                                        ", found " + nlohmann::json(found).dump());
 }
 
 }  // namespace onestep

@@ -2,10 +2,11 @@
 #include <memory>
 
 #include "common/log.h"
-#include "worker/data/global_order.h"
 #include "worker/data/image_dataset.h"
+#include "worker/data/ordered_images.h"
 #include "worker/dmd/losses.h"
 #include "worker/models/model_factory.h"
+#include "worker/run/images_fit.h"
 #include "worker/run/jobs.h"
 #include "worker/run/leaf_figures.h"
 #include "worker/run/memory_plan.h"
@@ -75,13 +76,9 @@ class TeacherTraining final : public Training {
  private:
   // EDM's loss: ln sigma ~ N(P_mean, P_std^2), weight 1/sigma^2 + 1/sigma_data^2, mean over B, C, H, W.
   torch::Tensor micro_batch_loss(std::int64_t iteration, std::int64_t first, std::int64_t rows) {
-    std::vector<std::int64_t> indices;
-    for (std::int64_t row = 0; row < rows; ++row) {
-      indices.push_back(ordered_index(context_.spec.seed, dataset_.size(), iteration * spec_.batch + first + row));
-    }
-    const auto index = torch::tensor(indices);
-    const auto x = dataset_.images().index_select(0, index);
-    const Condition condition{dataset_.labels().index_select(0, index), {}};
+    const auto [x, labels] =
+        ordered_images(dataset_, context_.spec.seed, RandomStream::kOrder, iteration * spec_.batch + first, rows);
+    const Condition condition{labels, {}};
     const auto step = static_cast<std::uint32_t>(iteration);
     const auto ln_sigma = keyed_normal({context_.spec.seed, RandomStream::kTrainSigma, step}, first, rows, {1});
     const auto t = (ln_sigma.view({rows}) * spec_.P_std + spec_.P_mean).exp();
@@ -99,26 +96,12 @@ class TeacherTraining final : public Training {
   NetworkUpdater updater_;
 };
 
-void check_fits(const NetworkSpec& network, const ImageDataset& dataset, const std::string& path) {
-  const auto& images = dataset.images();
-  const bool labels_fit = network.label_dim == 0 || network.label_dim == dataset.num_classes();
-  if (images.size(1) != network.image_channels || images.size(2) != network.image_size ||
-      images.size(3) != network.image_size || !labels_fit) {
-    throw Error(ErrorCode::kMismatch,
-                path + ": expected images of " + std::to_string(network.image_channels) + " x " +
-                    std::to_string(network.image_size) + " x " + std::to_string(network.image_size) + " and " +
-                    std::to_string(network.label_dim) + " classes as the network has, found " +
-                    std::to_string(images.size(1)) + " x " + std::to_string(images.size(2)) + " x " +
-                    std::to_string(images.size(3)) + " and " + std::to_string(dataset.num_classes()));
-  }
-}
-
 }  // namespace
 
 JobResult run_train_teacher(const RunContext& context) {
   const auto& spec = std::get<TrainTeacherSpec>(context.spec.options);
   const ImageDataset dataset(spec.dataset);
-  check_fits(spec.network, dataset, spec.dataset.path);
+  check_images_fit(spec.network, dataset, spec.dataset.path);
   nlohmann::json config = bit_relevant_config(context.spec);
   config["dataset"]["path"] = dataset.digest();
   TeacherTraining training(context, spec, dataset);

@@ -79,7 +79,7 @@ class DiscreteDmd : public ::testing::Test {
  protected:
   DiscreteDmd() {
     settings.seed = 11;
-    settings.t_G = kSteps - 1;
+    settings.t_G = {kSteps - 1};
     settings.global_batch = kSamples;
     settings.global_pairs = kPairRows;
     settings.lambda_dm = 0.7;

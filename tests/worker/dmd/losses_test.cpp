@@ -2,7 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <vector>
+
 #include "worker/dmd/distance.h"
+#include "worker/dmd/dmd_step.h"
+#include "worker/dmd/frozen.h"
 
 namespace onestep {
 namespace {
@@ -82,6 +87,42 @@ TEST(Generate, NetworkSeesScaledNoise) {
   const auto z = torch::randn({3, 1, 2, 2});
   (void)generate(generator, z, {}, 80);
   EXPECT_TRUE(torch::equal(generator.last_input, 80 * z));
+}
+
+// softplus(0) = ln 2, softplus(ln 3) = ln 4, softplus(-ln 3) = ln 4/3.
+TEST(GanLosses, ByHand) {
+  const float ln3 = std::log(3.0f);
+  const auto logit = torch::tensor({0.0f, ln3});
+  EXPECT_NEAR(generator_gan_loss(logit, 2).item<double>(), (std::log(2.0) + std::log(4.0 / 3)) / 2, 1e-6);
+  const auto logit_real = torch::tensor({-ln3});
+  EXPECT_NEAR(discriminator_loss(logit, logit_real, 2, 1).item<double>(), (std::log(2.0) + std::log(4.0)) / 2 + std::log(4.0), 1e-6);
+}
+
+TEST(GeneratorsTurn, IsEveryNthIterationOfItsPhase) {
+  DmdSettings settings;
+  settings.first_step = 7;
+  EXPECT_TRUE(is_generators_turn(settings, 8));
+  settings.fake_updates_per_generator_update = 5;
+  std::vector<std::uint32_t> turns;
+  for (std::uint32_t step = 7; step < 20; ++step) {
+    if (is_generators_turn(settings, step)) turns.push_back(step);
+  }
+  EXPECT_EQ(turns, (std::vector<std::uint32_t>{7, 12, 17}));
+}
+
+TEST(FrozenNetwork, LetsGradientsThroughAndKeepsNone) {
+  torch::nn::Module module;
+  auto trained = module.register_parameter("trained", torch::full({1}, 3.0f));
+  module.register_parameter("still", torch::ones({1}), /*requires_grad=*/false);
+  const auto x = torch::full({1}, 2.0f).requires_grad_(true);
+  {
+    const Frozen frozen(module);
+    (trained * x).sum().backward();
+  }
+  EXPECT_EQ(x.grad().item<float>(), 3.0f);
+  EXPECT_FALSE(trained.grad().defined());
+  EXPECT_TRUE(trained.requires_grad());
+  EXPECT_FALSE(module.named_parameters()["still"].requires_grad());
 }
 
 TEST(L2Distance, MeanOverOneSample) {

@@ -139,7 +139,7 @@ Verdict run_toy(std::uint64_t seed, bool use_fake, bool use_pairs) {
   const DmdNetworks networks{generator, real, fake};
   DmdSettings settings;
   settings.seed = seed;
-  settings.t_G = kSigmaGenerator;
+  settings.t_G = {kSigmaGenerator};
   settings.global_batch = kBatch;
   settings.global_pairs = kPairBatch;
   settings.lambda_reg = 0.25;

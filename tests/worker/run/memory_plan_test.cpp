@@ -45,6 +45,18 @@ TEST(MemoryPlan, ADistillationHoldsThreeNetworksAndTrainsTwo) {
   EXPECT_EQ(plan.checkpoint_copy, 7 * kBytes / 2);
 }
 
+TEST(MemoryPlan, ADiscriminatorsHeadIsTrainedWithTheFakeScore) {
+  const MemoryPlan plain = state_plan(spec_of("distill", 8), kLength, 2);
+  const MemoryPlan plan = state_plan(spec_of("distill", 8), kLength, 2, kLength / 4);
+  const std::int64_t head = kBytes / 4;
+  EXPECT_EQ(plan.parameters - plain.parameters, head);
+  EXPECT_EQ(plan.gradients - plain.gradients, head);
+  EXPECT_EQ(plan.sum_buffers - plain.sum_buffers, 2 * head);
+  EXPECT_EQ(plan.moments - plain.moments, head);
+  EXPECT_EQ(plan.average, plain.average);
+  EXPECT_EQ(plan.checkpoint_copy - plain.checkpoint_copy, 3 * head / 2);
+}
+
 // The binary counter keeps max(1, log2(leaves)) buffers: what TreeAccumulator is seen to keep.
 TEST(MemoryPlan, SumBuffersAreThoseOfTheTree) {
   for (const std::int64_t leaves : {1, 2, 4, 8, 16, 64}) {

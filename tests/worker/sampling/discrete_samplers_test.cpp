@@ -9,6 +9,7 @@
 #include "support/files.h"
 #include "support/parity.h"
 #include "worker/sampling/sampler.h"
+#include "worker/tensors/keyed_random.h"
 
 namespace onestep {
 namespace {
@@ -78,6 +79,21 @@ TEST(DiscreteSamplers, OneStepTakesItsTimestep) {
   EXPECT_EQ(num_network_calls(spec), 1);
 }
 
+TEST(DiscreteSamplers, FewStepStartsFromTheNoiseItself) {
+  ClosedFormSteps denoiser(Prediction::kEpsilon);
+  SamplerSpec spec;
+  spec.kind = "few_step";
+  spec.timesteps = {999, 499};
+  const auto noise = torch::full({2, 1, 1, 1}, 0.5f);
+  const SampleRows rows{.seed = 4, .first = 1};
+  const auto images = sample(denoiser, spec, noise, {}, {.rows = rows, .null_text = {}});
+  const auto t = torch::full({2}, 499.0f);
+  const auto x = denoiser.denoise(noise, torch::full({2}, 999.0f), {});
+  const auto epsilon = keyed_normal({4, RandomStream::kSamplerNoise, 0}, 1, 2, {1, 1, 1});
+  const auto x_t = per_sample(denoiser.schedule().alpha(t)) * x + per_sample(denoiser.schedule().sigma(t)) * epsilon;
+  EXPECT_TRUE(torch::equal(images, denoiser.denoise(x_t, t, {})));
+}
+
 TEST(DiscreteSamplers, RefuseWhatDoesNotSuitThem) {
   ClosedFormSteps denoiser(Prediction::kEpsilon);
   const auto refused = [&](SamplerSpec spec) {
@@ -98,6 +114,11 @@ TEST(DiscreteSamplers, RefuseWhatDoesNotSuitThem) {
   spec.kind = "one_step";
   spec.timestep = 1000;
   EXPECT_THAT(refused(spec), testing::HasSubstr("expected a step from 0 to 999, found 1000"));
+  spec.kind = "few_step";
+  spec.timesteps = {1000, 1};
+  EXPECT_THAT(refused(spec), testing::HasSubstr("expected steps from 0 to 999, found 1000"));
+  spec.timesteps = {999, 1.5};
+  EXPECT_THAT(refused(spec), testing::HasSubstr("expected steps from 0 to 999, found 1.5"));
 }
 
 }  // namespace

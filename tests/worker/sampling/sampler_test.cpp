@@ -11,7 +11,9 @@
 
 #include "common/error.h"
 #include "support/parity.h"
+#include "worker/sampling/few_step.h"
 #include "worker/sampling/sigma_steps.h"
+#include "worker/tensors/keyed_random.h"
 
 namespace onestep {
 namespace {
@@ -162,6 +164,42 @@ TEST(Sampler, OneStepIsOneCallAtSigmaMax) {
   EXPECT_NEAR(images[2][0][1][0].item<double>(), 0.3 * 30 / 1601 + 0.1, 1e-7);
 }
 
+TEST(Sampler, FewStepOfOneTimestepIsOneStep) {
+  SamplerSpec one, few;
+  one.kind = "one_step";
+  few.kind = "few_step";
+  few.timesteps = {80};
+  ClosedForm denoiser;
+  const auto noise = torch::full({3, 1, 2, 2}, 0.75f);
+  EXPECT_TRUE(torch::equal(sample(denoiser, few, noise, {}), sample(denoiser, one, noise, {})));
+  EXPECT_EQ(num_network_calls(few), 1);
+}
+
+// x = D(t_0 z), then D(x + t_i epsilon_i) with the keyed noise of each row.
+TEST(Sampler, FewStepDiffusesToEachNextTimestep) {
+  SamplerSpec spec;
+  spec.kind = "few_step";
+  spec.timesteps = {40, 3, 0.5};
+  ClosedForm denoiser;
+  torch::manual_seed(2);
+  const auto noise = torch::randn({4, 1, 2, 2});
+  const SampleRows rows{.seed = 9, .first = 5};
+  const auto images = sample(denoiser, spec, noise, {}, {.rows = rows, .null_text = {}});
+  EXPECT_EQ(denoiser.sigmas, spec.timesteps);
+  EXPECT_EQ(num_network_calls(spec), 3);
+  auto x = denoiser.denoise(40 * noise, torch::full({4}, 40.0f), {});
+  for (const std::uint32_t i : {0U, 1U}) {
+    const auto t = static_cast<float>(spec.timesteps[i + 1]);
+    const auto epsilon = keyed_normal({9, RandomStream::kSamplerNoise, i}, 5, 4, {1, 2, 2});
+    EXPECT_TRUE(torch::equal(epsilon, few_step_noise(rows, i, noise.sizes())));
+    x = denoiser.denoise(x + t * epsilon, torch::full({4}, t), {});
+  }
+  EXPECT_TRUE(torch::equal(images, x));
+  // A row's image follows from its own index alone.
+  const auto tail = sample(denoiser, spec, noise.narrow(0, 2, 2), {}, {.rows = SampleRows{.seed = 9, .first = 7}, .null_text = {}});
+  EXPECT_TRUE(torch::equal(tail, images.narrow(0, 2, 2)));
+}
+
 TEST(Sampler, KeepsNoGradient) {
   ClosedForm denoiser;
   const auto images = sample(denoiser, {}, torch::ones({1, 1, 2, 2}).requires_grad_(true), {});
@@ -185,8 +223,16 @@ TEST(Sampler, RefusesWhatDoesNotFit) {
   const auto noise = torch::zeros({2, 1, 2, 2});
   SamplerSpec spec;
   spec.kind = "huen";
-  expect_error(ErrorCode::kConfig, "heun, euler, ddim, pndm, one_step, found huen",
+  expect_error(ErrorCode::kConfig, "heun, euler, ddim, pndm, one_step, few_step, found huen",
                [&] { sample(denoiser, spec, noise, {}); });
+  spec.kind = "few_step";
+  expect_error(ErrorCode::kConfig, "expected the student's, found none", [&] { sample(denoiser, spec, noise, {}); });
+  spec.timesteps = {3, 3};
+  expect_error(ErrorCode::kConfig, "expected less than the one before it, found 3", [&] { sample(denoiser, spec, noise, {}); });
+  spec.timesteps = {3, 0};
+  expect_error(ErrorCode::kConfig, "expected sigmas above 0, found 0", [&] { sample(denoiser, spec, noise, {}); });
+  spec.timesteps = {3, 1};
+  expect_error(ErrorCode::kConfig, "expected the rows' seed and indices, found none", [&] { sample(denoiser, spec, noise, {}); });
   spec = {};
   spec.steps = 1;
   expect_error(ErrorCode::kConfig, "steps >= 2", [&] { sample(denoiser, spec, noise, {}); });
