@@ -296,6 +296,40 @@ TEST(Configs, TheDigitsEvaluationsDifferOnlyInWhatTheyJudge) {
   }
 }
 
+// Every student is judged in its own steps; without pairs, since DMD2 has none.
+TEST(Configs, TheDmd2PipelinesAddOneOptionEach) {
+  const auto student = [](const std::string& name) {
+    auto jobs = jobs_by_name(parse_file(kConfigs + "/digits/dmd2_" + name + ".json"));
+    const auto distill = std::get<DistillSpec>(jobs["distill"].spec.options);
+    const auto evaluate = std::get<EvaluateSpec>(jobs["evaluate_student"].spec.options);
+    EXPECT_EQ(distill.pairs, "") << name;
+    EXPECT_EQ(evaluate.sampler.timesteps, distill.student_timesteps) << name;
+    EXPECT_EQ(evaluate.sampler.kind, distill.student_timesteps.empty() ? "one_step" : "few_step") << name;
+    EXPECT_GT(distill.dmd.fake_updates_per_generator_update, 1) << name;
+    return distill;
+  };
+  EXPECT_FALSE(student("ttur").dmd.gan.is_on());
+  EXPECT_TRUE(student("gan").dmd.gan.is_on());
+  EXPECT_THAT(student("gan").student_timesteps, testing::IsEmpty());
+  EXPECT_THAT(student("two_steps").student_timesteps, testing::SizeIs(2));
+  EXPECT_THAT(student("four_steps").student_timesteps, testing::SizeIs(4));
+}
+
+// The recipes that are measured side by side are those of the pipelines.
+TEST(Configs, TheDmd2QualityPipelineHasTheSameStudents) {
+  auto quality = jobs_by_name(parse_file(kConfigs + "/digits/dmd2_quality.json"));
+  for (const char* name : {"ttur", "gan", "two_steps", "four_steps"}) {
+    auto jobs = jobs_by_name(parse_file(kConfigs + "/digits/dmd2_" + std::string(name) + ".json"));
+    const auto config = [](JobSpec spec) {
+      std::get<DistillSpec>(spec.options).evaluation = {};
+      return bit_relevant_config(spec);
+    };
+    EXPECT_EQ(config(quality["distill_" + std::string(name)].spec), config(jobs["distill"].spec)) << name;
+  }
+  auto digits = jobs_by_name(parse_file(kConfigs + "/digits/pipeline.json"));
+  EXPECT_EQ(bit_relevant_config(quality["distill_dmd"].spec), bit_relevant_config(digits["distill"].spec));
+}
+
 TEST(Configs, TheSmokePipelineHasTheSameJobsAndRunsOnFourRanks) {
   const std::string path = kConfigs + "/digits/smoke/pipeline.json";
   const Pipeline pipeline = parse_file(path);

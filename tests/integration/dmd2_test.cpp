@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <stdexcept>
 
 #include "common/checkpoint_manifest.h"
 #include "common/run_folder.h"
@@ -36,10 +37,15 @@ class Dmd2 : public ::testing::Test {
     spec_["checkpoint"]["every_iterations"] = 4;
     spec_["dmd"].update({{"iterations", 17}, {"batch", 16}, {"pairs", 8}, {"regression_joins_dm", true},
                          {"fake_updates_per_generator_update", 3}, {"gan", {{"dataset", dataset_}}}});
-    run_ = worker(spec_, "whole", 0);
-    ASSERT_EQ(run_.exit_status, 0) << run_.error;
   }
   static void TearDownTestSuite() { folder_.reset(); }
+
+  // One rank, undisturbed; the last line of its output.
+  static ShellResult whole() {
+    ShellResult run = worker(spec_, "whole", 0);
+    if (run.exit_status != 0) throw std::runtime_error(run.error);
+    return run;
+  }
 
   // 0 ranks: without mpirun.
   static std::string command(const std::string& name, int ranks) {
@@ -55,23 +61,19 @@ class Dmd2 : public ::testing::Test {
   static std::unique_ptr<TempFolder> folder_;
   static std::string detector_;
   static json spec_, dataset_;
-  static ShellResult run_;
 };
 std::unique_ptr<TempFolder> Dmd2::folder_;
 std::string Dmd2::detector_;
 json Dmd2::spec_, Dmd2::dataset_;
-ShellResult Dmd2::run_;
 
-TEST_F(Dmd2, TheSameStudentOnTwoAndFourRanks) {
+// Killed where checkpoints lie 4 iterations apart and the generator's turns 3.
+TEST_F(Dmd2, TheSameStudentOnMoreRanksAndAfterAKill) {
+  const json digest = whole().last_line().at("digest");
   for (const int ranks : {2, 4}) {
     const ShellResult run = worker(spec_, "ranks" + std::to_string(ranks), ranks);
     ASSERT_EQ(run.exit_status, 0) << run.error;
-    EXPECT_EQ(run.last_line().at("digest"), run_.last_line().at("digest")) << ranks;
+    EXPECT_EQ(run.last_line().at("digest"), digest) << ranks;
   }
-}
-
-// Killed while the generator waits for its next turn, and within one: checkpoints lie 4 apart, turns 3.
-TEST_F(Dmd2, KilledAndStartedAgainGoesOnInTheSameBits) {
   spit(path("killed.json"), spec_.dump());
   const ShellResult killed = shell(command("killed", 2) + " & for i in $(seq 6000); do ls " + path("killed") +
                                    "/checkpoints/00000012-a1/manifest.json >/dev/null 2>&1 && break; sleep 0.02; done; kill -9 $!; wait");
@@ -80,11 +82,12 @@ TEST_F(Dmd2, KilledAndStartedAgainGoesOnInTheSameBits) {
   const ShellResult again = shell(command("killed", 2));
   ASSERT_EQ(again.exit_status, 0) << again.error;
   EXPECT_THAT(again.error, HasSubstr("resumed from"));
-  EXPECT_EQ(again.last_line().at("digest"), run_.last_line().at("digest"));
+  EXPECT_EQ(again.last_line().at("digest"), digest);
 }
 
-// Every option moves bits, so that the tests above tell something of each.
+// Every option moves bits, so that the test above tells something of each; the checkpoints say the timesteps and carry the head.
 TEST_F(Dmd2, EachOptionMakesAnotherStudent) {
+  const ShellResult all = whole();
   const std::vector<std::pair<const char*, json>> changes = {
       {"joins", {{"dmd", {{"regression_joins_dm", false}}}}},
       {"turns", {{"dmd", {{"fake_updates_per_generator_update", 2}}}}},
@@ -95,11 +98,8 @@ TEST_F(Dmd2, EachOptionMakesAnotherStudent) {
     spec.merge_patch(change);
     const ShellResult run = worker(spec, name, 0);
     ASSERT_EQ(run.exit_status, 0) << run.error;
-    EXPECT_NE(run.last_line().at("digest"), run_.last_line().at("digest")) << name;
+    EXPECT_NE(run.last_line().at("digest"), all.last_line().at("digest")) << name;
   }
-}
-
-TEST_F(Dmd2, CheckpointsSayTheTimestepsAndCarryTheHead) {
   const auto folders = list_checkpoints(checkpoints_folder(path("whole")));
   ASSERT_FALSE(folders.empty());
   const CheckpointManifest manifest = read_checkpoint_manifest(folders.back(), true);
@@ -113,11 +113,13 @@ TEST_F(Dmd2, CheckpointsSayTheTimestepsAndCarryTheHead) {
   };
   EXPECT_GT(length("fake.parameters"), length("generator.parameters"));
   EXPECT_EQ(length("fake.exp_avg"), length("fake.parameters"));
-  EXPECT_THAT(run_.error, HasSubstr("discriminator_accuracy"));
-  EXPECT_THAT(run_.error, HasSubstr("loss_gan"));
+  EXPECT_THAT(all.error, HasSubstr("discriminator_accuracy"));
+  EXPECT_THAT(all.error, HasSubstr("loss_gan"));
 }
 
-TEST_F(Dmd2, TheStudentIsSampledJudgedAndExportedInItsOwnSteps) {
+// Also: the head and the real images' batch are in the plan, which foretells the run as closely as that of any other.
+TEST_F(Dmd2, TheStudentIsPlannedSampledJudgedAndExportedInItsOwnSteps) {
+  (void)whole();
   const json evaluate = {{"name", "e"}, {"kind", "evaluate"}, {"model", path("whole")}, {"detector", detector_}, {"dataset", dataset_},
                          {"count", 200}, {"batch", 100}, {"sampler", {{"kind", "few_step"}, {"timesteps", kTimesteps}}}};
   const ShellResult judged = worker(evaluate, "judged", 0), on_two = worker(evaluate, "judged2", 2);
@@ -141,6 +143,20 @@ TEST_F(Dmd2, TheStudentIsSampledJudgedAndExportedInItsOwnSteps) {
   EXPECT_EQ(samples.find("noise_3"), nullptr);
   const json sample = {{"name", "s"}, {"kind", "sample"}, {"model", path("exported")}, {"count", 4}, {"out", path("grid.png")}};
   EXPECT_EQ(worker(sample, "sampled", 0).exit_status, 0);
+
+  const auto planned = [](const json& spec, const std::string& name) {
+    spit(path(name + ".json"), spec.dump());
+    const ShellResult run = shell("onestep plan " + path(name + ".json") + " --json --ranks 1");
+    EXPECT_EQ(run.exit_status, 0) << run.error;
+    return run.last_line().at("jobs").at(0).at("bytes_a_rank");
+  };
+  constexpr double kPromise = 0.10;  // of the measured peak
+  const json bytes = planned(spec_, "plan");
+  const double measured = read_outcome(outcome_file(path("whole")))->result.at("peak_bytes_a_rank");
+  EXPECT_NEAR(bytes.at("total").get<double>(), measured, kPromise * measured);
+  json plain = spec_;
+  plain["dmd"].erase("gan");
+  EXPECT_GT(bytes.at("parameters"), planned(plain, "plan_plain").at("parameters"));
 }
 
 TEST_F(Dmd2, WithoutPairsNothingOfThemIsNeeded) {

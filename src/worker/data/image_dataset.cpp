@@ -9,15 +9,21 @@
 namespace onestep {
 namespace {
 
+constexpr std::int64_t kRowsAtOnce = 256;  // keeps what lies between bytes and floats small
+
 // [N,C,H,W] bytes -> [N,C,side,side] in [-1,1]: the mean of each box, computed from the exact
 // integer sum.
 torch::Tensor box_mean(const torch::Tensor& bytes, std::int64_t side) {
   const std::int64_t box = bytes.size(2) / side;
-  const auto sums = bytes.to(torch::kInt32)
-                        .view({bytes.size(0), bytes.size(1), side, box, side, box})
-                        .sum({3, 5}, /*keepdim=*/false, torch::kInt64);
-  const auto mean = sums.to(torch::kFloat64) / static_cast<double>(box * box);
-  return (mean / 127.5 - 1).to(torch::kFloat32);
+  torch::Tensor images = torch::empty({bytes.size(0), bytes.size(1), side, side});
+  for (std::int64_t first = 0; first < bytes.size(0); first += kRowsAtOnce) {
+    const auto rows = bytes.narrow(0, first, std::min(kRowsAtOnce, bytes.size(0) - first));
+    const auto sums = rows.to(torch::kInt32)
+                          .view({rows.size(0), rows.size(1), side, box, side, box})
+                          .sum({3, 5}, /*keepdim=*/false, torch::kInt64);
+    images.narrow(0, first, rows.size(0)).copy_(sums.to(torch::kFloat64) / static_cast<double>(box * box) / 127.5 - 1);
+  }
+  return images;
 }
 
 }  // namespace

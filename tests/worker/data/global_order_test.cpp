@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 #include <vector>
 
 #include "common/error.h"
@@ -86,6 +87,20 @@ TEST(GlobalOrder, RefusesWhatHasNoOrder) {
   EXPECT_THROW(ordered_index(1, 10, -1), Error);
   EXPECT_THROW(ordered_index(1, 1, std::int64_t{1} << 32), Error);
   EXPECT_NO_THROW(ordered_index(1, 1, (std::int64_t{1} << 32) - 1));
+}
+
+// Pairs and real images of one size and seed go by permutations of their own.
+TEST(GlobalOrder, StreamsHaveOrdersOfTheirOwn) {
+  constexpr std::int64_t kRows = 100;
+  std::set<std::int64_t> seen;
+  int equal = 0;
+  for (std::int64_t position = 0; position < kRows; ++position) {
+    const std::int64_t row = ordered_index(5, kRows, position, RandomStream::kRealOrder);
+    seen.insert(row);
+    equal += row == ordered_index(5, kRows, position) ? 1 : 0;
+  }
+  EXPECT_EQ(static_cast<std::int64_t>(seen.size()), kRows);
+  EXPECT_LT(equal, 10);  // one on average
 }
 
 }  // namespace

@@ -6,9 +6,12 @@
 #include "support/files.h"
 #include "support/temp_folder.h"
 #include "support/tiny_sd.h"
+#include "worker/models/golden_tensors.h"
 #include "worker/models/model_factory.h"
 #include "worker/run/diffusers_export.h"
 #include "worker/run/job_text.h"
+#include "worker/run/sample_noise.h"
+#include "worker/sampling/few_step.h"
 #include "worker/tensors/flat_parameters.h"
 
 namespace onestep {
@@ -55,6 +58,62 @@ TEST(ModelFolder, ATextNetworkComesBackThroughTheSameDoor) {
   text.replace(text.find("\"layers_per_block\": 1"), 21, "\"layers_per_block\": 2");
   spit(folder / "student/config.json", text);
   EXPECT_EQ(error_of([&] { load_model(folder / "student", "ema"); })->code, ErrorCode::kMismatch);
+}
+
+TEST(ModelFolder, AStudentOfSeveralStepsSaysWhichAndIsSampledAtThose) {
+  const TempFolder folder;
+  const auto denoiser = make_denoiser({}, 1);
+  ModelConfig config;
+  config.network = to_json(NetworkSpec{});
+  config.kind = "distill";
+  config.generator_sigma = 80;
+  config.student_timesteps = {80, 2.5};
+  save_model(folder / "two", config, named_tensors(denoiser->module()));
+  const LoadedModel two = load_model(folder / "two", "ema");
+  EXPECT_EQ(two.student_timesteps, config.student_timesteps);
+  EXPECT_EQ(sampler_of(two).kind, "few_step");
+  EXPECT_EQ(sampler_of(two).timesteps, config.student_timesteps);
+  EXPECT_FALSE(error_of([&] { check_sampler_of(two, sampler_of(two)); }));
+  SamplerSpec heun, one;
+  one.kind = "one_step";
+  EXPECT_FALSE(error_of([&] { check_sampler_of(two, heun); }));
+  EXPECT_EQ(error_of([&] { check_sampler_of(two, one); })->code, ErrorCode::kMismatch);
+
+  config.student_timesteps.clear();
+  save_model(folder / "one", config, named_tensors(denoiser->module()));
+  const LoadedModel student = load_model(folder / "one", "ema");
+  EXPECT_EQ(sampler_of(student).kind, "one_step");
+  EXPECT_FALSE(error_of([&] { check_sampler_of(student, one); }));
+  EXPECT_EQ(error_of([&] { check_sampler_of(student, sampler_of(two)); })->code, ErrorCode::kMismatch);
+
+  const std::string good = slurp(folder / "two/config.json");
+  for (const char* bad : {"[80.0]", "[40.0, 2.5]", "[80.0, 80.0]", "[80.0, \"x\"]"}) {
+    nlohmann::json document = nlohmann::json::parse(good);
+    document["student_timesteps"] = nlohmann::json::parse(bad);
+    spit(folder / "two/config.json", document.dump(2) + "\n");
+    EXPECT_THAT(error_of([&] { load_model(folder / "two", "ema"); })->message, HasSubstr("student_timesteps")) << bad;
+  }
+}
+
+TEST(ModelFolder, ATextStudentOfSeveralStepsGoesThroughItsPipeline) {
+  const TempFolder folder;
+  SdPipeline made = tiny_sd(3);
+  SdExportOptions options;
+  options.student_timesteps = {999, 499};
+  options.origin = {{"format", "onestep-export"}, {"format_version", 1}, {"kind", "distill"}, {"weights", "ema"},
+                    {"generator_timestep", 999}, {"images", 12}, {"teacher_sha256", std::string(64, 'a')},
+                    {"student_timesteps", options.student_timesteps}};
+  export_diffusers_folder(folder / "pipeline", made, options);
+  EXPECT_THAT(slurp(folder / "pipeline/README.md"), HasSubstr("timesteps=[999,499], guidance_scale=1.0"));
+  LoadedModel student = load_model(folder / "pipeline", "ema");
+  EXPECT_EQ(student.student_timesteps, options.student_timesteps);
+  // samples.safetensors is what the sampler makes of its noise.
+  const SafetensorsFile samples(folder / "pipeline/samples.safetensors");
+  const auto noise = tensor_of(samples.at("noise"));
+  EXPECT_TRUE(torch::equal(tensor_of(samples.at("noise_1")), few_step_noise({.seed = 0, .first = 0}, 0, noise.sizes())));
+  const auto latents = sample(*student.denoiser, sampler_of(student), noise, {{}, embed_prompts(made, options.sample_prompts)},
+                              {.rows = SampleRows{.seed = 0, .first = 0}, .null_text = {}});
+  EXPECT_TRUE(torch::equal(latents, tensor_of(samples.at("latents"))));
 }
 
 TEST(ModelFolder, SixteenBitsAreReadAsTheFileSays) {
