@@ -3,11 +3,11 @@
 #
 #   ./test.sh [--all] [ctest arguments]      e.g. ./test.sh -R Checkpoint
 #
-# --all runs the long tests too. Ends with ctest's summary and the number of skipped tests.
+# --all runs the long tests too, and those that set up a Slurm cluster and containers on this machine. Ends with ctest's summary and the number of skipped tests.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-labels=(--label-exclude '^long$')
+labels=(--label-exclude '^(long|slurm|container)$')
 arguments=()
 for argument in "$@"; do
   case $argument in

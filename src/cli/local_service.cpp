@@ -45,11 +45,17 @@ void start_coordinator(const UpOptions& options) {
   arguments.option("--listen", options.listen);
   arguments.number("--slots", options.slots);
   arguments.flag("--stop-workers", options.stop_workers);
+  arguments.flag("--resume-stopped", options.resume_stopped);
   arguments.option("--log-format", options.log_format);
   arguments.number("--queue", options.queue);
   arguments.path("--tls", options.tls);
   arguments.option("--auth", options.auth);
   for (const std::string& root : options.roots) arguments.path("--root", root);
+  arguments.option("--launcher", options.launcher);
+  arguments.path("--hostfile", options.hostfile);
+  arguments.option("--telemetry", options.telemetry);
+  for (const std::string& option : options.slurm) arguments.option("--slurm", option);
+  arguments.number("--ranks-per-node", options.ranks_per_node);
   arguments.run();
 }
 

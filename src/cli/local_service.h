@@ -13,10 +13,14 @@ struct UpOptions {
   std::string listen = "127.0.0.1:8080";
   int slots = 0;
   bool stop_workers = false;
+  bool resume_stopped = false;
   std::string log_format;
   std::int64_t queue = 0;
   std::string tls, auth;
   std::vector<std::string> roots;
+  std::string launcher, hostfile, telemetry;
+  std::vector<std::string> slurm;
+  int ranks_per_node = 0;
 };
 
 struct DataToolOptions {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/client.h"
+#include "cli/doctor.h"
 #include "cli/evaluate.h"
 #include "cli/inspect.h"
 #include "cli/job_commands.h"
@@ -113,6 +114,7 @@ struct CommandLine {
 // Where the options of all subcommands land.
 struct Options {
   UpOptions up;
+  DoctorOptions doctor;
   SubmitOptions submit;
   LogsOptions logs;
   SampleOptions sample;
@@ -132,7 +134,8 @@ struct Options {
 void add_service_commands(CommandLine& line, Options& options) {
   CLI::App* up = line.add_local("up", "Start a coordinator here; it runs until it is interrupted",
                                 "  onestep up\n  onestep up --data /var/lib/onestep --listen 127.0.0.1:9000\n"
-                                "  onestep up --listen 0.0.0.0:8443 --tls /etc/onestep/tls --root /srv/datasets\n",
+                                "  onestep up --listen 0.0.0.0:8443 --tls /etc/onestep/tls --root /srv/datasets\n"
+                                "  onestep up --launcher slurm-batch --slurm partition=gpu --slurm time=4:00:00\n",
                                 [&]() -> int { start_coordinator(options.up); });
   up->add_option("--data", options.up.data, "Folder for jobs and the database (default ./onestep-data)");
   up->add_option("--listen", options.up.listen,
@@ -145,12 +148,43 @@ void add_service_commands(CommandLine& line, Options& options) {
                  "the home folder)")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  up->add_option("--slots", options.up.slots, "Ranks that may run at a time (default: the processors)")->check(CLI::Range(1, 4096));
+  up->add_option("--slots", options.up.slots, "Ranks that may run at a time (default: the GPUs, without any the processors; those of the hostfile or allocation)")
+      ->check(CLI::Range(1, 65536));
+  up->add_option("--launcher", options.up.launcher,
+                 "local: mpirun here (default); hostfile: mpirun on other hosts; slurm-step: steps of this allocation; slurm-batch: "
+                 "a Slurm job an attempt")
+      ->check(CLI::IsMember({"local", "hostfile", "slurm-step", "slurm-batch"}));
+  up->add_option("--hostfile", options.up.hostfile, "Hosts and their slots, as Open MPI reads them");
+  up->add_option("--slurm", options.up.slurm, "KEY=VALUE for srun or sbatch, such as partition=gpu; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  up->add_option("--telemetry", options.up.telemetry,
+                 "Name or address of this host for ranks on other hosts, which report over TLS (default: ranks are on this host)");
+  up->add_option("--ranks-per-node", options.up.ranks_per_node, "With Slurm: ranks that a node has room for (default: the allocation's tasks a node)")
+      ->check(CLI::Range(1, 4096));
   up->add_option("--queue", options.up.queue, "Jobs that may be waiting or running; beyond them nothing is taken (default 10000)")
       ->check(CLI::Range(1, 10'000'000));
   up->add_flag("--stop-workers", options.up.stop_workers, "When stopped, stop running jobs too, after a checkpoint");
+  up->add_flag("--resume-stopped", options.up.resume_stopped, "Go on with the jobs that were stopped in this way, not with cancelled ones");
   up->add_option("--log-format", options.up.log_format, "text or json, of the coordinator and its workers (default text)")
       ->check(CLI::IsMember({"text", "json"}));
+
+  CLI::App* doctor = line.add_local(
+      "doctor", "Say whether this machine or cluster has what a run needs, and what to do where it has not",
+      "  onestep doctor\n  onestep doctor --data /shared/onestep --launcher hostfile --hostfile hosts --ranks 8\n"
+      "  onestep doctor --launcher slurm-batch --slurm partition=gpu --json\n",
+      [&] { return print_examination(options.doctor, line.json); });
+  doctor->add_option("--data", options.doctor.data, "Data folder of the coordinator (default ./onestep-data)");
+  doctor->add_option("--listen", options.doctor.listen, "HOST:PORT that it is to have (default 127.0.0.1:8080)");
+  doctor->add_option("--launcher", options.doctor.launcher, "local, hostfile, slurm-step or slurm-batch, as of 'up' (default local)")
+      ->check(CLI::IsMember({"local", "hostfile", "slurm-step", "slurm-batch"}));
+  doctor->add_option("--hostfile", options.doctor.hostfile, "Hosts and their slots");
+  doctor->add_option("--slurm", options.doctor.slurm, "KEY=VALUE for srun, such as partition=gpu; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  doctor->add_option("--ranks", options.doctor.ranks, "Ranks to start for a look at the shared folder (default 2)")->check(CLI::Range(1, 4096));
+  doctor->add_option("--free", options.doctor.free_gib, "GiB that a run is thought to need (default 10)")->check(CLI::Range(0.0, 1e6));
+  line.add_json(*doctor);
 
   CLI::App* submit = line.add_remote(
       "submit", "Submit a pipeline or job file",

@@ -4,7 +4,6 @@
 #include "common/log.h"
 #include "coordinator/job_view.h"
 #include "coordinator/leases.h"
-#include "coordinator/scheduler.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -49,7 +48,8 @@ Coordinator::Coordinator(CoordinatorOptions options, std::unique_ptr<Launcher> l
       lock_(prepare_data_folder(options_.data)),
       store_(options_.data + "/coordinator.sqlite"),
       launcher_(std::move(launcher)),
-      started_(options_.clock()) {
+      started_(options_.clock()),
+      slots_(options_.slots) {
   reconcile();
 }
 
@@ -76,6 +76,12 @@ void Coordinator::stop_all(const std::string& reason) {
   for (JobRecord& job : store_.unfinished_jobs()) {
     if (is_active(job.state)) request_stop(job, false, reason);
   }
+}
+
+int Coordinator::resume_stopped() {
+  const std::vector<JobRecord> stopped = store_.jobs_in({JobState::kInterrupted}, /*summaries=*/true);
+  for (const JobRecord& job : stopped) resume(job.id);
+  return static_cast<int>(stopped.size());
 }
 
 bool Coordinator::idle() {
@@ -207,6 +213,7 @@ JobRecord Coordinator::resume(const std::string& id) {
   job.cancel_requested = false;
   job.stop_requested = 0;
   job.ended = 0;
+  job.ranks = wanted_ranks(job);
   end_alarms(job, /*of_ranks=*/false);
   if (!store_.health(job.id).is_null()) {
     TrainingHealth health = health_of(job);
@@ -266,7 +273,7 @@ std::vector<WorkerRecord> Coordinator::workers(const std::string& id) {
 ServiceFigures Coordinator::figures() {
   ServiceFigures figures;
   figures.jobs = store_.num_jobs_by_state();
-  figures.slots = options_.slots;
+  figures.slots = slots_;
   for (const JobRecord& job : store_.jobs_in({JobState::kStarting, JobState::kRunning, JobState::kStopping}, /*summaries=*/true)) {
     for (const WorkerRecord& rank : rank_board_.ranks(job.id, options_.clock())) {
       ++figures.ranks;
@@ -295,7 +302,7 @@ std::vector<LeaseRecord> Coordinator::shards(const std::string& id) {
   const JobSpec spec = resolved_spec(job);
   const auto* options = std::get_if<GeneratePairsSpec>(&spec.options);
   if (options == nullptr) return {};
-  return plan_with_leases(*options, spec.ranks, store_.leases(job.id));
+  return plan_with_leases(*options, job.ranks, store_.leases(job.id));
 }
 
 std::string Coordinator::run_folder(const std::string& id) {
@@ -358,6 +365,8 @@ void Coordinator::emit_state(const JobRecord& job) {
   summary["num_alarms"] = store_.num_holding_alarms(job.id);
   emit(job.id, "state", summary);
 }
+
+int Coordinator::wanted_ranks(const JobRecord& job) { return job.spec.value("ranks", job.ranks); }
 
 void Coordinator::update_reason(JobRecord& job, const std::string& reason) {
   job.reason = reason;
@@ -426,7 +435,16 @@ void Coordinator::start_ready_jobs() {
     ready.push_back({job.id, job.number, job.ranks, evaluation, job.not_before});
     queued.emplace(job.id, job);
   }
-  const std::vector<Decision> decisions = schedule(ready, running, options_.slots, options_.clock());
+  if (ready.empty()) return;
+  const std::optional<Capacity> capacity = launcher_->capacity(options_.slots);
+  if (!capacity) return;
+  slots_ = capacity->slots;
+  for (ReadyJob& job : ready) {
+    if (capacity->oversubscribe || job.ranks <= capacity->slots) continue;
+    job.fewer_ranks = fewer_ranks(parse_job_spec(find_job(job.id).spec, options_.data, "job " + job.id));
+  }
+  const std::vector<Decision> decisions =
+      schedule(ready, running, capacity->slots, options_.clock(), capacity->oversubscribe);
   std::optional<Store::Transaction> transaction;
   for (const Decision& decision : decisions) {
     JobRecord& job = queued.at(decision.id);
@@ -437,7 +455,7 @@ void Coordinator::start_ready_jobs() {
   }
   if (transaction) transaction->commit();
   for (const Decision& decision : decisions) {
-    if (decision.start) start(find_job(decision.id), decision.reason);
+    if (decision.start) start(find_job(decision.id), decision);
   }
 }
 

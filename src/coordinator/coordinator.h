@@ -23,6 +23,7 @@
 #include "coordinator/launcher/launcher.h"
 #include "coordinator/rank_board.h"
 #include "coordinator/rank_watchdog.h"
+#include "coordinator/scheduler.h"
 #include "coordinator/store.h"
 #include "coordinator/training_health.h"
 
@@ -30,7 +31,7 @@ namespace onestep {
 
 struct CoordinatorOptions {
   std::string data;               // absolute; made if missing
-  int slots = 1;                  // ranks that run at a time; a job that wants more runs alone
+  int slots = 1;  // ranks that run at a time, 0: as many as the launcher has room for
   std::function<double()> clock;  // Unix seconds
   // Ranks prove by a secret in their run folder that they are the attempt's (worker_token_file).
   bool worker_tokens = false;
@@ -173,6 +174,8 @@ class Coordinator {
   // Asks every running attempt to save and end; those jobs become interrupted. Nothing new is
   // started afterwards.
   void stop_all(const std::string& reason);
+  // Goes on with the jobs that were stopped and not cancelled; how many.
+  int resume_stopped();
   // No attempt is alive.
   bool idle();
 
@@ -198,20 +201,26 @@ class Coordinator {
   // The same for these, waiting or blocked and by number, inside a transaction, which `before_change` may begin.
   void settle_dependencies(std::vector<JobRecord> jobs, const std::function<void()>& before_change);
   void start_ready_jobs();
-  void start(JobRecord job, const std::string& reason);
+  void start(JobRecord job, const Decision& decision);
+  static int wanted_ranks(const JobRecord& job);  // the spec's
   void write_run_folder(const JobRecord& job);
   void write_worker_token(const JobRecord& job, int attempt);
 
   // Attempts.
+  struct AttemptEnd {
+    bool connected = false;      // its rank 0 had said hello
+    bool machine_fault = false;  // ProcessEnd's
+  };
   void reconcile();
   std::optional<Error>
   watch_attempts();  // the first trouble met; it keeps no other job from going on
   void watch_attempt(const JobRecord& job);
+  void tell_whereabouts(const JobRecord& job, const ProcessIdentity& process);
   void enforce_stop(const JobRecord& job, const AttemptRecord& attempt);
   void end_attempt(JobRecord job, AttemptRecord attempt, const ProcessEnd& end);
   JobOutcome outcome_of(const JobRecord& job, const AttemptRecord& attempt, const ProcessEnd& end);
-  void decide_end(JobRecord& job, AttemptRecord& attempt, const JobOutcome& outcome);
-  void decide_restart(JobRecord& job, const AttemptRecord& attempt, const JobOutcome& outcome);
+  void decide_end(JobRecord& job, AttemptRecord& attempt, const JobOutcome& outcome, bool machine_fault);
+  void decide_restart(JobRecord& job, const AttemptRecord& attempt, const JobOutcome& outcome, const AttemptEnd& end);
   void request_stop(JobRecord& job, bool cancel, const std::string& reason);
   // The same inside the caller's transaction; the ranks are told at the next tick.
   void note_stop(JobRecord& job, bool cancel, const std::string& reason);
@@ -270,6 +279,7 @@ class Coordinator {
   RankBoard rank_board_;
   RankWatchdog watchdog_;
   double started_ = 0;                       // this process
+  int slots_ = 0;                            // when jobs were last started
   std::map<std::string, double> looked_at_;  // when the watchdog last looked at a job's ranks
   std::map<std::string, std::vector<AlarmRecord>> rank_alarms_;  // by job: those of the watchdog that hold
   std::set<std::string> told_to_stop_;       // jobs that stop: their ranks were told by this process

@@ -20,6 +20,7 @@ using nlohmann::json;
 constexpr int kMaxFailures = 3;  // attempts in a row without progress
 constexpr double kFirstRestartDelay_s = 0.5;
 constexpr double kRestartDelay_s = 2.0;
+constexpr double kHostDelay_s = 5.0;  // where a lost host may be given work again until it is missed
 constexpr double kSaveTime_s = 20.0;      // from the request to stop until mpirun is told to end
 constexpr double kTerminateTime_s = 3.0;  // from then until everything left is killed
 constexpr double kLingerTime_s = 30.0;    // from an attempt's final state until the same
@@ -62,7 +63,9 @@ void Coordinator::write_worker_token(const JobRecord& job, int attempt) {
   write_secret_file(worker_token_file(run_folder(job.id), attempt), token + "\n");
 }
 
-void Coordinator::start(JobRecord job, const std::string& reason) {
+void Coordinator::start(JobRecord job, const Decision& decision) {
+  const std::string& reason = decision.reason;
+  job.ranks = decision.ranks;
   AttemptRecord attempt;
   {
     // Written down before it is done: a coordinator that dies in between looks for the attempt's
@@ -76,6 +79,7 @@ void Coordinator::start(JobRecord job, const std::string& reason) {
     attempt.reason = reason;
     attempt.started = options_.clock();
     attempt.progress_mark = progress_on_disk(run_folder(job.id));
+    attempt.launcher = launcher_->name();
     store_.insert_attempt(attempt);
     apply(job, JobEvent::kLaunch, attempt_name(attempt.number) + " starts: " + reason);
     transaction.commit();
@@ -87,6 +91,7 @@ void Coordinator::start(JobRecord job, const std::string& reason) {
     Store::Transaction transaction = store_.begin();
     attempt.pid = process.pid;
     attempt.start_time = process.start_time;
+    attempt.place = process.place;
     store_.update_attempt(attempt);
     transaction.commit();
   } catch (const Error& error) {
@@ -94,7 +99,7 @@ void Coordinator::start(JobRecord job, const std::string& reason) {
     launcher_->kill_all(launch_request(job, attempt.number));
     Store::Transaction transaction = store_.begin();
     decide_end(job, attempt,
-               failure(job, error.code(), std::string("could not be launched: ") + error.what()));
+               failure(job, error.code(), std::string("could not be launched: ") + error.what()), /*machine_fault=*/false);
     transaction.commit();
   }
 }
@@ -103,14 +108,20 @@ void Coordinator::reconcile() {
   for (JobRecord& job : store_.unfinished_jobs()) {
     if (!is_active(job.state)) continue;
     AttemptRecord attempt = store_.attempt(job.id, job.attempts).value();
+    if (attempt.launcher != launcher_->name()) {
+      throw Error(ErrorCode::kConflict, options_.data + ": " + job.id + " runs in an attempt that --launcher " + attempt.launcher +
+                                            " started, found --launcher " + launcher_->name() +
+                                            "; start with that one, or cancel the job there first");
+    }
     if (!attempt.outcome.is_null()) final_since_[job.id] = options_.clock();
-    if (attempt.pid != 0) continue;
+    if (attempt.pid != 0 || !attempt.place.empty()) continue;
     const std::optional<ProcessIdentity> found =
         launcher_->find(launch_request(job, attempt.number));
     Store::Transaction transaction = store_.begin();
     if (found) {
       attempt.pid = found->pid;
       attempt.start_time = found->start_time;
+      attempt.place = found->place;
       store_.update_attempt(attempt);
     } else {
       // No fault of the job's: the number is used up, nothing is counted against it.
@@ -123,6 +134,7 @@ void Coordinator::reconcile() {
         apply(job, job.cancel_requested ? JobEvent::kCancelled : JobEvent::kAttemptStopped,
               "stopped before it was launched");
       } else {
+        job.ranks = wanted_ranks(job);
         apply(job, JobEvent::kAttemptRetried, attempt_name(attempt.number) + ": " + attempt.reason);
       }
     }
@@ -159,9 +171,11 @@ std::optional<Error> Coordinator::watch_attempts() {
 
 void Coordinator::watch_attempt(const JobRecord& job) {
   const AttemptRecord attempt = store_.attempt(job.id, job.attempts).value();
-  const std::optional<ProcessEnd> end = launcher_->poll({attempt.pid, attempt.start_time});
+  const ProcessIdentity process{attempt.pid, attempt.start_time, attempt.place};
+  const std::optional<ProcessEnd> end = launcher_->poll(process);
   if (!end) {
     enforce_stop(job, attempt);
+    tell_whereabouts(job, process);
     watch_ranks(job, attempt);
     return;
   }
@@ -169,9 +183,22 @@ void Coordinator::watch_attempt(const JobRecord& job) {
   const int left = launcher_->kill_all(launch_request(job, attempt.number));
   if (left > 0) {
     log_warning(job.id + " " + attempt_name(attempt.number) + ": killed " + std::to_string(left) +
-                " processes that outlived mpirun");
+                " processes that outlived what had launched them");
   }
   end_attempt(job, attempt, *end);
+}
+
+// While it starts: what a batch system's queue does with it.
+void Coordinator::tell_whereabouts(const JobRecord& job, const ProcessIdentity& process) {
+  if (job.state != JobState::kStarting) return;
+  const std::string where = launcher_->whereabouts(process);
+  if (where.empty()) return;
+  const std::string reason = attempt_name(job.attempts) + " starts: " + where;
+  if (reason == job.reason) return;
+  JobRecord told = find_job(job.id);
+  Store::Transaction transaction = store_.begin();
+  update_reason(told, reason);
+  transaction.commit();
 }
 
 void Coordinator::enforce_stop(const JobRecord& job, const AttemptRecord& attempt) {
@@ -189,12 +216,16 @@ void Coordinator::enforce_stop(const JobRecord& job, const AttemptRecord& attemp
   }
   const auto final = final_since_.find(job.id);
   const bool lingers = final != final_since_.end() && now - final->second >= kLingerTime_s;
+  const ProcessIdentity process{attempt.pid, attempt.start_time, attempt.place};
+  const bool pending = job.state == JobState::kStopping && launcher_->is_pending(process);
   const bool overdue = job.state == JobState::kStopping && now - job.stop_requested >= kSaveTime_s;
-  if (!lingers && !overdue) return;
-  log_warning(job.id + ": " + attempt_name(attempt.number) +
-              (overdue ? " did not save and end in time" : " lingers after its end") +
-              "; telling mpirun to end");
-  launcher_->terminate({attempt.pid, attempt.start_time});
+  if (!lingers && !overdue && !pending) return;
+  if (!pending) {
+    log_warning(job.id + ": " + attempt_name(attempt.number) +
+                (overdue ? " did not save and end in time" : " lingers after its end") +
+                "; telling it to end");
+  }
+  launcher_->terminate(process);
   terminated_at_[job.id] = now;
 }
 
@@ -211,8 +242,8 @@ JobOutcome Coordinator::outcome_of(const JobRecord& job, const AttemptRecord& at
   if (!attempt.outcome.is_null()) {
     return job_outcome_from_json(attempt.outcome, "final state of " + job.id);
   }
-  JobOutcome outcome =
-      failure(job, ErrorCode::kInternal, "died without a word: " + end.description);
+  JobOutcome outcome = end.refused ? failure(job, ErrorCode::kConfig, end.description)
+                                   : failure(job, ErrorCode::kInternal, "died without a word: " + end.description);
   if (!why_not.empty()) {
     outcome.error += "; its outcome can't be read: " + why_not;
     return outcome;
@@ -230,7 +261,7 @@ void Coordinator::end_attempt(JobRecord job, AttemptRecord attempt, const Proces
       checkpoints_on_disk(job.id, run_folder(job.id), now);
   Store::Transaction transaction = store_.begin();
   for (const CheckpointRecord& checkpoint : on_disk) checkpoint_committed(job, checkpoint);
-  decide_end(job, attempt, outcome);
+  decide_end(job, attempt, outcome, end.machine_fault);
   end_alarms(job, /*of_ranks=*/true);
   transaction.commit();
   rank_alarms_.erase(job.id);
@@ -244,10 +275,11 @@ void Coordinator::end_attempt(JobRecord job, AttemptRecord attempt, const Proces
   rank_board_.forget(job.id);
 }
 
-void Coordinator::decide_end(JobRecord& job, AttemptRecord& attempt, const JobOutcome& outcome) {
+void Coordinator::decide_end(JobRecord& job, AttemptRecord& attempt, const JobOutcome& outcome, bool machine_fault) {
   const double now = options_.clock();
   JobOutcome told = outcome;
   told.attempts = attempt.number;
+  const bool connected = attempt.state == "running";
   attempt.state = told.state;
   attempt.reason = told.error.empty() ? told.state : told.error;
   attempt.ended = now;
@@ -271,7 +303,7 @@ void Coordinator::decide_end(JobRecord& job, AttemptRecord& attempt, const JobOu
           (told.state == "failed" ? "stopped without saving" : "saved and stopped") +
               (told.error.empty() ? "" : ": " + told.error));
   } else {
-    decide_restart(job, attempt, told);
+    decide_restart(job, attempt, told, {.connected = connected, .machine_fault = machine_fault});
   }
   if (!job.parent.empty()) pins_due_.insert(job.parent);
   if (job.state == JobState::kCancelled || job.state == JobState::kFailed) {
@@ -282,7 +314,7 @@ void Coordinator::decide_end(JobRecord& job, AttemptRecord& attempt, const JobOu
 }
 
 void Coordinator::decide_restart(JobRecord& job, const AttemptRecord& attempt,
-                                 const JobOutcome& outcome) {
+                                 const JobOutcome& outcome, const AttemptEnd& end) {
   // Ranks save and stop on SIGTERM too, as mpirun sends it to those that are left when one dies:
   // nobody asked for that end.
   const bool failed = outcome.state == "failed";
@@ -294,14 +326,22 @@ void Coordinator::decide_restart(JobRecord& job, const AttemptRecord& attempt,
     return;
   }
   const bool progressed = progress_on_disk(run_folder(job.id)) > attempt.progress_mark;
-  job.failures = progressed ? 0 : job.failures + 1;
-  if (job.failures >= kMaxFailures) {
-    apply(job, JobEvent::kAttemptFailed,
-          what + " (" + std::to_string(kMaxFailures) + " attempts without progress)");
+  if (progressed) {
+    job.failures = 0;
+  } else if (!end.machine_fault) {
+    ++job.failures;
+  }
+  // A host that is gone goes on being given work until it is missed.
+  const bool lost_host = !end.connected && launcher_->unnoticed_loss_s() > 0;
+  const int limit = lost_host ? kMaxFailures + static_cast<int>(launcher_->unnoticed_loss_s() / kHostDelay_s) : kMaxFailures;
+  if (job.failures >= limit) {
+    apply(job, JobEvent::kAttemptFailed, what + " (" + std::to_string(limit) + " attempts without progress)");
     return;
   }
   job.ended = 0;
-  job.not_before = options_.clock() + (job.failures <= 1 ? kFirstRestartDelay_s : kRestartDelay_s);
+  job.ranks = wanted_ranks(job);
+  const double delay = job.failures <= 1 ? kFirstRestartDelay_s : lost_host ? kHostDelay_s : kRestartDelay_s;
+  job.not_before = options_.clock() + delay;
   apply(job, JobEvent::kAttemptRetried, what + "; will be restarted");
 }
 

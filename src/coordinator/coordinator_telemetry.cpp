@@ -206,7 +206,7 @@ void Coordinator::store_fact(const RankId& from, const Message& message) {
         throw Error(ErrorCode::kMismatch, "shard_done message: job " + job.id + " is of kind " +
                                               job.kind + "; expected generate_pairs");
       }
-      store_.put_lease(job.id, finished_shard(*options, spec.ranks, attempt, body));
+      store_.put_lease(job.id, finished_shard(*options, job.ranks, attempt, body));
     } else {
       take_final_state(job, body);
     }
@@ -287,7 +287,7 @@ std::vector<LeaseRecord> Coordinator::grant(const JobRecord& job, const RankId& 
   }
   const std::string run = run_folder(job.id);
   const std::vector<LeaseRecord> leases =
-      grant_leases(*options, spec.ranks, to.rank, to.attempt, store_.leases(job.id),
+      grant_leases(*options, job.ranks, to.rank, to.attempt, store_.leases(job.id),
                    [&](const std::string& name) { return file_exists(run + "/" + name); });
   Store::Transaction transaction = store_.begin();
   for (const LeaseRecord& lease : leases) store_.put_lease(job.id, lease);

@@ -32,7 +32,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/data_tools.h"
 #include "coordinator/http_server.h"
-#include "coordinator/launcher/local_mpirun.h"
+#include "coordinator/launcher/make_launcher.h"
 #include "coordinator/telemetry_listener.h"
 
 namespace onestep {
@@ -47,8 +47,11 @@ constexpr double kSameErrorAgain_s = 10;  // the same error of a tick is logged 
 struct Arguments {
   std::string data;
   std::string listen = "127.0.0.1:8080";
-  int slots = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  int slots = 0;  // 0: as many as the launcher has room for
+  LauncherChoice launcher;
+  std::string telemetry;  // name of this host for ranks on other hosts; "": ranks are on this one
   bool stop_workers = false;
+  bool resume_stopped = false;
   std::string log_format;  // "": as the environment says
   std::string tls;                 // folder with server.crt and server.key; "": none
   std::string auth;                // "none", "token"; "": none on a loopback address, else token
@@ -104,7 +107,26 @@ FileRoots file_roots(const Arguments& arguments) {
   return FileRoots(folders);
 }
 
+// Ranks on other hosts trust the authority that the address file, on the shared folder, brings them.
+std::string telemetry_authority(const Arguments& arguments) { return arguments.data + "/telemetry-tls/ca.crt"; }
+
+std::optional<TelemetryDoor> telemetry_door(const Arguments& arguments) {
+  if (arguments.telemetry.empty()) return std::nullopt;
+  const std::string folder = arguments.data + "/telemetry-tls";
+  write_private_ca({.folder = folder, .names = {arguments.telemetry}});
+  return TelemetryDoor{arguments.telemetry, folder + "/server.crt", folder + "/server.key"};
+}
+
 int cores() { return static_cast<int>(std::max(1U, std::thread::hardware_concurrency())); }
+
+// Launchers of other hosts count for themselves.
+int num_slots(const Arguments& arguments) {
+  if (arguments.slots > 0 || arguments.launcher.kind != "local") return arguments.slots;
+  std::vector<std::string> devices;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/dev", ignored)) devices.push_back(entry.path().filename().string());
+  return default_slots(cores(), std::getenv("CUDA_VISIBLE_DEVICES"), devices);
+}
 
 // Everything that runs, in the order in which it is made: sockets first, so that a port in use
 // changes nothing on disk.
@@ -120,11 +142,11 @@ class Service {
                     .messages =
                         [this](const std::vector<ReceivedMessage>& messages) {
                           return coordinator_.on_messages(messages);
-                        }}),
+                        }},
+                   telemetry_door(arguments)),
         coordinator_(
-            {.data = arguments.data, .slots = arguments.slots, .clock = unix_seconds, .worker_tokens = true},
-            std::make_unique<LocalMpirun>(LocalMpirunOptions{
-                .worker = worker_beside_this_program(), .mpirun = "mpirun", .cores = cores()})),
+            {.data = arguments.data, .slots = num_slots(arguments), .clock = unix_seconds, .worker_tokens = true},
+            make_launcher(arguments.launcher, cores())),
         api_(coordinator_, {.access = access_rules(arguments), .roots = file_roots(arguments), .queue = arguments.queue}),
         timer_(io),
         signals_(io, SIGINT, SIGTERM) {}
@@ -133,6 +155,7 @@ class Service {
     coordinator_.set_sender(
         [this](const RankId& to, const Message& command) { telemetry_.send(to, command); });
     write_address();
+    if (arguments_.resume_stopped) coordinator_.resume_stopped();
     telemetry_.start();
     http_.start();
     asio::co_spawn(io_, tick_until_stopped(), asio::detached);
@@ -145,11 +168,12 @@ class Service {
 
   // How workers and people find this coordinator; a restarted one rewrites it.
   void write_address() const {
-    const nlohmann::ordered_json address = {{"http", to_string(http_.address())},
+    nlohmann::ordered_json address = {{"http", to_string(http_.address())},
                                             {"url", url()},
                                             {"telemetry", telemetry_.address()},
                                             {"pid", ::getpid()},
                                             {"started", static_cast<std::int64_t>(unix_seconds())}};
+    if (!arguments_.telemetry.empty()) address["telemetry_authority"] = read_file(telemetry_authority(arguments_));
     write_file_durably(arguments_.data + "/coordinator.address", address.dump() + "\n");
   }
 
@@ -247,9 +271,24 @@ std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) 
   app.add_option("--listen", arguments.listen,
                  "HOST:PORT for HTTP; port 0: any free one; an address that other machines reach needs --tls and tokens")
       ->capture_default_str();
-  app.add_option("--slots", arguments.slots, "ranks that run at a time; a job with more runs alone")
-      ->check(CLI::Range(1, 4096))
+  app.add_option("--slots", arguments.slots,
+                 "ranks that run at a time; on this machine a job with more runs alone (default: one a GPU, without GPUs one a "
+                 "core; those of the hostfile or of the allocation)")
+      ->check(CLI::Range(1, 65536));
+  app.add_option("--launcher", arguments.launcher.kind, "how attempts are started: mpirun here, mpirun on the hosts of --hostfile, "
+                 "steps of the Slurm allocation that this program runs in, or Slurm jobs of their own")
+      ->check(CLI::IsMember({"local", "hostfile", "slurm-step", "slurm-batch"}))
       ->capture_default_str();
+  app.add_option("--hostfile", arguments.launcher.hostfile, "hosts and their slots, as Open MPI reads them");
+  app.add_option("--slurm", arguments.launcher.slurm, "KEY=VALUE, an option for srun or sbatch such as partition=gpu; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--telemetry", arguments.telemetry,
+                 "name or address of this host by which ranks on other hosts reach it: their reports then come over TLS to any of its "
+                 "addresses (default: to 127.0.0.1 alone)");
+  app.add_option("--ranks-per-node", arguments.launcher.ranks_per_node,
+                 "with Slurm, ranks a node has room for, such as its GPUs (default: the allocation's tasks a node)")
+      ->check(CLI::Range(1, 4096));
   app.add_option("--log-format", arguments.log_format, "text or json, of this program and of the workers it launches")
       ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--tls", arguments.tls, "folder with server.crt and server.key, as 'onestep init-tls' makes it");
@@ -265,6 +304,8 @@ std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) 
                "on SIGTERM or SIGINT let running attempts save and end (without it they go on, and "
                "are adopted at the "
                "next start)");
+  app.add_flag("--resume-stopped", arguments.resume_stopped,
+               "at the start go on with the jobs that were stopped, as --stop-workers stops them; cancelled ones stay so");
   app.footer(
       "Example: onestep-coordinator --data ./onestep-data --listen 127.0.0.1:8080\n"
       "Exit status: 0 stopped by a signal, 2 wrong command line, 5 system error such as a full "
@@ -278,6 +319,9 @@ std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) 
   }
   arguments.data = std::filesystem::absolute(arguments.data).lexically_normal().string();
   if (arguments.data.size() > 1 && arguments.data.ends_with('/')) arguments.data.pop_back();
+  if (!arguments.launcher.hostfile.empty()) {
+    arguments.launcher.hostfile = std::filesystem::absolute(arguments.launcher.hostfile).lexically_normal().string();
+  }
   for (std::string& root : arguments.roots) root = std::filesystem::absolute(root).lexically_normal().string();
   return std::nullopt;
 }

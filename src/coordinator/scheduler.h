@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "common/job_spec.h"
+
 namespace onestep {
 
 // The rule:
@@ -14,7 +16,8 @@ namespace onestep {
 // behind it, so that a wide
 //   job is never overtaken for ever.
 // - A job with more ranks than there are slots runs alone, oversubscribed; nothing else starts
-// until it ends.
+// until it ends. Where ranks can't share a slot (hosts of a file, Slurm) it runs on fewer ranks if that leaves its bits
+// as they are, else it waits.
 // - Automatic evaluations of a running job's checkpoints hold no slots: one at a time, beside a
 // full host, at low priority.
 struct ReadyJob {
@@ -23,6 +26,7 @@ struct ReadyJob {
   int ranks = 1;
   bool evaluation = false;  // automatic
   double not_before = 0;  // restart delay, Unix seconds; meanwhile it keeps its place in the order
+  std::vector<int> fewer_ranks = {};  // on which it may run too, descending
 };
 
 struct RunningJob {
@@ -35,10 +39,15 @@ struct Decision {
   std::string id;
   bool start = false;
   std::string reason;  // for people
+  int ranks = 0;       // to start it with
 };
 
 // One decision for each ready job, in the order of their numbers.
 std::vector<Decision> schedule(std::vector<ReadyJob> ready, const std::vector<RunningJob>& running,
-                               int slots, double now);
+                               int slots, double now, bool oversubscribe = true);
+
+// Rank counts below the spec's that give the same bits, descending: powers of two that divide the micro-batches for
+// training, none with the reduction "fast", any number for pairs and evaluations.
+std::vector<int> fewer_ranks(const JobSpec& spec);
 
 }  // namespace onestep

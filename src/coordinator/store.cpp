@@ -82,6 +82,7 @@ AttemptRecord read_attempt(Statement& row) {
   row >> attempt.job >> attempt.number >> attempt.state >> attempt.reason >> attempt.pid >>
       attempt.start_time >> attempt.started >> attempt.ended >> attempt.progress_mark;
   attempt.outcome = read_json(row);
+  row >> attempt.launcher >> attempt.place;
   return attempt;
 }
 
@@ -217,12 +218,12 @@ void Store::update_job(const JobRecord& job) {
   Statement statement(database_->handle,
                       "UPDATE jobs SET state = ?, reason = ?, attempts = ?, failures = ?, "
                       "not_before = ?, cancel_requested = ?, stop_requested = ?, started = ?, "
-                      "ended = ?, digest = ?, outcome = ?, progress = ? WHERE id = ?");
+                      "ended = ?, digest = ?, outcome = ?, progress = ?, ranks = ? WHERE id = ?");
   statement << to_string(job.state) << job.reason << job.attempts << job.failures << job.not_before
             << job.cancel_requested << job.stop_requested << job.started << job.ended << job.digest;
   bind_json(statement, job.outcome);
   bind_json(statement, job.progress);
-  (statement << job.id).run();
+  (statement << job.ranks << job.id).run();
 }
 
 std::optional<JobRecord> Store::job(const std::string& id) {
@@ -309,22 +310,22 @@ std::int64_t Store::num_checkpoints() { return database_->count("SELECT COUNT(*)
 
 void Store::insert_attempt(const AttemptRecord& attempt) {
   Statement statement(database_->handle,
-                      "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+                      "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   statement << attempt.job << attempt.number << attempt.state << attempt.reason << attempt.pid
             << attempt.start_time << attempt.started << attempt.ended << attempt.progress_mark;
   bind_json(statement, attempt.outcome);
-  statement.run();
+  (statement << attempt.launcher << attempt.place).run();
 }
 
 void Store::update_attempt(const AttemptRecord& attempt) {
   Statement statement(database_->handle,
                       "UPDATE attempts SET state = ?, reason = ?, pid = ?, start_time = ?, "
-                      "started = ?, ended = ?, progress_mark = ?, outcome = ? "
+                      "started = ?, ended = ?, progress_mark = ?, outcome = ?, launcher = ?, place = ? "
                       "WHERE job = ? AND number = ?");
   statement << attempt.state << attempt.reason << attempt.pid << attempt.start_time
             << attempt.started << attempt.ended << attempt.progress_mark;
   bind_json(statement, attempt.outcome);
-  (statement << attempt.job << attempt.number).run();
+  (statement << attempt.launcher << attempt.place << attempt.job << attempt.number).run();
 }
 
 std::optional<AttemptRecord> Store::attempt(const std::string& job, int number) {

@@ -34,7 +34,7 @@ struct JobRecord {
   std::string pipeline;  // id
   std::string parent;    // the distill job that an automatic evaluation belongs to, else ""
   std::int64_t parent_iteration = 0;  // the checkpoint it evaluates
-  int ranks = 1;
+  int ranks = 1;  // of the current or last attempt: the spec's, or fewer where there were not so many slots
   std::vector<std::string> after;  // ids
   nlohmann::json spec;             // as submitted and resolved; "@name" still in it
   JobState state = JobState::kWaiting;
@@ -87,12 +87,14 @@ struct AttemptRecord {
   std::string
       state;  // "starting", "running", then "succeeded", "failed", "interrupted", "cancelled"
   std::string reason;
-  std::int64_t pid = 0;         // of mpirun; 0 until the launcher has answered
+  std::int64_t pid = 0;         // of mpirun or the like; 0 until the launcher has answered, or for one found elsewhere
   std::int64_t start_time = 0;  // of that process, in clock ticks since boot
   double started = 0;
   double ended = 0;
   std::int64_t progress_mark = 0;  // progress of the job when the attempt started
   nlohmann::json outcome;          // JobOutcome told by kFinalState; null if not told
+  std::string launcher = "local";  // Launcher::name
+  std::string place = {};          // ProcessIdentity::place
 };
 
 struct CheckpointRecord {
@@ -188,7 +190,7 @@ struct JobFilter {
 // with SQLite's message; kCorrupt for a file that is no database of this version.
 class Store {
  public:
-  static constexpr int kSchemaVersion = 5;
+  static constexpr int kSchemaVersion = 6;
 
   // Creates or opens. Errors: kMismatch for a newer schema version; kCorrupt; kIo.
   // An older version is brought to this one, in one transaction a version.

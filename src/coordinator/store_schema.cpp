@@ -205,7 +205,13 @@ CREATE TABLE submissions(
   created REAL NOT NULL) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr std::array kSteps = {kFirst, kEventsAndSeries, kAlarms, kTokens, kSubmissions};
+// What launched an attempt, and what that knows it by beyond a process of this host.
+constexpr const char* kLaunchers = R"sql(
+ALTER TABLE attempts ADD COLUMN launcher TEXT NOT NULL DEFAULT 'local';
+ALTER TABLE attempts ADD COLUMN place TEXT NOT NULL DEFAULT '';
+)sql";
+
+constexpr std::array kSteps = {kFirst, kEventsAndSeries, kAlarms, kTokens, kSubmissions, kLaunchers};
 
 }  // namespace
 

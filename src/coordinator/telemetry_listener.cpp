@@ -9,6 +9,8 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
@@ -43,15 +45,17 @@ bool comes_from_workers(MessageType type) {
 
 // One accepted socket. Lives as long as its coroutines.
 struct Connection {
-  explicit Connection(tcp::socket accepted)
+  Connection(tcp::socket accepted, asio::ssl::context* context)
       : socket(std::move(accepted)), wake(socket.get_executor()), deadline(socket.get_executor()) {
     error_code ignored;
     const tcp::endpoint remote = socket.remote_endpoint(ignored);
     peer = remote.address().to_string() + ":" + std::to_string(remote.port());
     wake.expires_at(asio::steady_timer::time_point::max());
+    if (context != nullptr) tls.emplace(socket, *context);
   }
 
   tcp::socket socket;
+  std::optional<asio::ssl::stream<tcp::socket&>> tls;  // around it
   asio::steady_timer wake;  // cancelled when there is something to write, or nothing more will come
   asio::steady_timer deadline;  // for the hello, and for the last bytes of a closing connection
   asio::cancellation_signal stop_reading;
@@ -67,9 +71,11 @@ using ConnectionPtr = std::shared_ptr<Connection>;
 
 class TelemetryListener::Implementation : public std::enable_shared_from_this<Implementation> {
  public:
-  Implementation(asio::io_context& io, TelemetryLimits limits, TelemetryHandlers handlers)
+  Implementation(asio::io_context& io, TelemetryLimits limits, TelemetryHandlers handlers,
+                 const std::optional<TelemetryDoor>& door)
       : io_(io), limits_(limits), handlers_(std::move(handlers)), acceptor_(io), retry_(io) {
-    const tcp::endpoint endpoint(asio::ip::address_v4::loopback(), 0);
+    if (door) open_door(*door);
+    const tcp::endpoint endpoint(door ? asio::ip::address_v4::any() : asio::ip::address_v4::loopback(), 0);
     try {
       acceptor_.open(endpoint.protocol());
       close_on_exec(acceptor_.native_handle());
@@ -77,12 +83,12 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
       acceptor_.listen();
     } catch (const boost::system::system_error& error) {
       throw Error(ErrorCode::kUnavailable,
-                  "telemetry: can't listen on a free port of 127.0.0.1: " + error.code().message());
+                  "telemetry: can't listen on a free port of " + endpoint.address().to_string() + ": " + error.code().message());
     }
   }
 
   std::string address() const {
-    return "127.0.0.1:" + std::to_string(acceptor_.local_endpoint().port());
+    return host_ + ":" + std::to_string(acceptor_.local_endpoint().port());
   }
   int num_connections() const { return static_cast<int>(connections_.size()); }
 
@@ -108,6 +114,20 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
   }
 
  private:
+  void open_door(const TelemetryDoor& door) {
+    host_ = door.host;
+    tls_.emplace(asio::ssl::context::tls_server);
+    tls_->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_compression);
+    SSL_CTX_set_min_proto_version(tls_->native_handle(), TLS1_2_VERSION);
+    try {
+      tls_->use_certificate_chain_file(door.certificate);
+      tls_->use_private_key_file(door.key, asio::ssl::context::pem);
+    } catch (const boost::system::system_error& error) {
+      throw Error(ErrorCode::kCorrupt, "telemetry: " + door.certificate + ", " + door.key + ": expected a certificate and its key (PEM); " +
+                                           error.code().message());
+    }
+  }
+
   // Below, `self` keeps the object alive for as long as a coroutine runs.
   asio::awaitable<void> accept_all(std::shared_ptr<Implementation> self) {
     while (acceptor_.is_open()) {
@@ -123,7 +143,7 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
         continue;
       }
       close_on_exec(socket.native_handle());
-      auto connection = std::make_shared<Connection>(std::move(socket));
+      auto connection = std::make_shared<Connection>(std::move(socket), tls_ ? &*tls_ : nullptr);
       connections_.insert(connection);
       set_deadline(connection, limits_.hello_timeout);
       asio::co_spawn(io_, read_connection(self, connection), asio::detached);
@@ -137,11 +157,23 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
       FrameReader frames;
       std::array<char, 16 * 1024> bytes;
       error_code error;
+      if (connection->tls) {
+        co_await connection->tls->async_handshake(asio::ssl::stream_base::server,
+                                                  asio::redirect_error(asio::use_awaitable, error));
+        if (error) {
+          log_warning("telemetry: " + connection->peer + ": no TLS: " + error.message());
+          hang_up(*connection);
+        }
+      }
       while (!connection->closing) {
-        const std::size_t size = co_await connection->socket.async_read_some(
-            asio::buffer(bytes),
-            asio::bind_cancellation_slot(connection->stop_reading.slot(),
-                                         asio::redirect_error(asio::use_awaitable, error)));
+        auto token = asio::bind_cancellation_slot(connection->stop_reading.slot(),
+                                                        asio::redirect_error(asio::use_awaitable, error));
+        std::size_t size = 0;
+        if (connection->tls) {
+          size = co_await connection->tls->async_read_some(asio::buffer(bytes), token);
+        } else {
+          size = co_await connection->socket.async_read_some(asio::buffer(bytes), token);
+        }
         if (error) break;
         frames.feed({bytes.data(), size});
         while (!connection->closing) {
@@ -249,8 +281,12 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
     error_code error;
     while (!error && connection->socket.is_open()) {
       if (!connection->unsent.empty()) {
-        co_await asio::async_write(connection->socket, asio::buffer(connection->unsent.front()),
-                                   asio::redirect_error(asio::use_awaitable, error));
+        auto token = asio::redirect_error(asio::use_awaitable, error);
+        if (connection->tls) {
+          co_await asio::async_write(*connection->tls, asio::buffer(connection->unsent.front()), token);
+        } else {
+          co_await asio::async_write(connection->socket, asio::buffer(connection->unsent.front()), token);
+        }
         connection->num_unsent_bytes -= connection->unsent.front().size();
         connection->unsent.pop_front();
       } else if (connection->closing) {
@@ -303,6 +339,8 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
   asio::io_context& io_;
   const TelemetryLimits limits_;
   const TelemetryHandlers handlers_;
+  std::string host_ = "127.0.0.1";
+  std::optional<asio::ssl::context> tls_;
   tcp::acceptor acceptor_;
   asio::steady_timer retry_;
   std::set<ConnectionPtr> connections_;
@@ -311,8 +349,8 @@ class TelemetryListener::Implementation : public std::enable_shared_from_this<Im
 };
 
 TelemetryListener::TelemetryListener(asio::io_context& io, TelemetryLimits limits,
-                                     TelemetryHandlers handlers)
-    : implementation_(std::make_shared<Implementation>(io, limits, std::move(handlers))) {}
+                                     TelemetryHandlers handlers, const std::optional<TelemetryDoor>& door)
+    : implementation_(std::make_shared<Implementation>(io, limits, std::move(handlers), door)) {}
 TelemetryListener::~TelemetryListener() { stop(); }
 std::string TelemetryListener::address() const { return implementation_->address(); }
 int TelemetryListener::num_connections() const { return implementation_->num_connections(); }

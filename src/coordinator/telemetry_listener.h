@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,18 +34,25 @@ struct TelemetryLimits {
   int connections = 4096;
 };
 
+// For ranks on other hosts: all addresses of this host, over TLS.
+struct TelemetryDoor {
+  std::string host;         // the name or address by which ranks reach this host
+  std::string certificate;  // PEM files of the server
+  std::string key;
+};
+
 // All methods on the thread that runs the io_context, which outlives the listener.
 class TelemetryListener {
  public:
-  // Binds a free port of 127.0.0.1 and listens; nothing is accepted before start(). Errors:
-  // kUnavailable.
+  // Binds a free port, of 127.0.0.1 or of the door, and listens; nothing is accepted before start(). Errors:
+  // kUnavailable; kCorrupt for a certificate or key that is none.
   TelemetryListener(boost::asio::io_context& io, TelemetryLimits limits,
-                    TelemetryHandlers handlers);
+                    TelemetryHandlers handlers, const std::optional<TelemetryDoor>& door = std::nullopt);
   ~TelemetryListener();
   TelemetryListener(const TelemetryListener&) = delete;
   TelemetryListener& operator=(const TelemetryListener&) = delete;
 
-  [[nodiscard]] std::string address() const;  // "127.0.0.1:40123"
+  [[nodiscard]] std::string address() const;  // "127.0.0.1:40123", "node1:40123"
   [[nodiscard]] int num_connections() const;
   void start();
   void stop();

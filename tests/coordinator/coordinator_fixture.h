@@ -33,6 +33,10 @@ struct FakeMachine {
   std::map<std::int64_t, Process> processes;
   std::int64_t next_pid = 100;
   std::optional<Error> launch_error;
+  std::string launcher = "local";
+  std::optional<Capacity> capacity;  // none: the configured slots, shared
+  std::string whereabouts;
+  double unnoticed_loss_s = 0;
   bool die_after_launch = false;  // as a coordinator that is killed before it notes the process
 
   Process& of(const std::string& job, int attempt) {
@@ -55,6 +59,10 @@ struct KilledCoordinator {};
 class FakeLauncher : public Launcher {
  public:
   explicit FakeLauncher(FakeMachine& machine) : machine_(machine) {}
+  std::string name() const override { return machine_.launcher; }
+  std::optional<Capacity> capacity(int configured) override { return machine_.capacity.value_or(Capacity{configured, true}); }
+  std::string whereabouts(const ProcessIdentity&) override { return machine_.whereabouts; }
+  double unnoticed_loss_s() const override { return machine_.unnoticed_loss_s; }
   ProcessIdentity launch(const LaunchRequest& request) override {
     if (machine_.launch_error) throw Error(*machine_.launch_error);
     const std::int64_t pid = machine_.next_pid++;

@@ -852,5 +852,113 @@ TEST_F(CoordinatorTest, ARunWithoutADetectorIsNotEvaluated) {
   EXPECT_THAT(coordinator_->jobs({}), SizeIs(3));
 }
 
+TEST_F(CoordinatorTest, RunsOnFewerRanksWhereTheBitsAllowItAndOnAllWhenTheyAreBack) {
+  machine_.capacity = Capacity{2, false};
+  json teacher = kTeacher;
+  teacher["ranks"] = 4;
+  teacher["micro_batches"] = 8;
+  submit({teacher});
+  tick();
+  EXPECT_EQ(machine_.of("teacher-1", 1).request.ranks, 2);
+  EXPECT_EQ(job("teacher-1").ranks, 2);
+  EXPECT_FALSE(hello("teacher-1", 1).refusal) << "two ranks are what this attempt has";
+  restart();
+  EXPECT_EQ(job("teacher-1").ranks, 2);
+  machine_.capacity = Capacity{4, false};
+  die("teacher-1", 1);
+  tick(10);
+  EXPECT_EQ(machine_.of("teacher-1", 2).request.ranks, 4);
+
+  machine_.capacity = Capacity{2, false};
+  json fast = teacher;
+  fast["reduction"] = "fast";
+  submit({fast});
+  tick();
+  EXPECT_EQ(state("teacher-2"), "queued");
+  die("teacher-1", 2);
+  tick(10);
+  EXPECT_EQ(machine_.of("teacher-1", 3).request.ranks, 2);
+  succeed("teacher-1", 3);
+  tick();
+  EXPECT_THAT(job("teacher-2").reason, HasSubstr("can't run on so few")) << "its bits would differ";
+}
+
+TEST_F(CoordinatorTest, WhatTheBatchSystemRefusesIsNotTriedAgain) {
+  submit({kTeacher});
+  tick();
+  machine_.of("teacher-1", 1).end = ProcessEnd{.clean = false, .description = "sbatch: Invalid partition", .refused = true};
+  tick();
+  EXPECT_EQ(state("teacher-1"), "failed");
+  EXPECT_THAT(job("teacher-1").reason, HasSubstr("Invalid partition"));
+}
+
+TEST_F(CoordinatorTest, PreemptionIsNotCountedAgainstTheJob) {
+  submit({kTeacher});
+  for (int attempt = 1; attempt <= 6; ++attempt) {
+    tick(10);
+    machine_.of("teacher-1", attempt).end = ProcessEnd{.clean = false, .description = "PREEMPTED", .machine_fault = true};
+    tick();
+    EXPECT_EQ(state("teacher-1"), "queued");
+  }
+  EXPECT_EQ(job("teacher-1").failures, 0);
+}
+
+TEST_F(CoordinatorTest, AttemptsThatNeverStartedOnALostHostAreTriedUntilItIsMissed) {
+  machine_.unnoticed_loss_s = 20;
+  submit({kTeacher});
+  for (int attempt = 1; attempt <= 6; ++attempt) {
+    tick(10);
+    die("teacher-1", attempt);
+    EXPECT_EQ(state("teacher-1"), "queued") << attempt;
+  }
+  tick(10);
+  die("teacher-1", 7);
+  EXPECT_EQ(state("teacher-1"), "failed");
+}
+
+TEST_F(CoordinatorTest, AnotherLauncherDoesNotTakeOverWhatItCanNotSee) {
+  submit({kTeacher});
+  tick();
+  machine_.launcher = "slurm-batch";
+  try {
+    restart();
+    FAIL() << "taken over";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kConflict);
+    EXPECT_THAT(error.what(), HasSubstr("--launcher local"));
+  }
+  machine_.launcher = "local";
+  restart();
+  EXPECT_EQ(state("teacher-1"), "starting");
+}
+
+TEST_F(CoordinatorTest, TellsWhereTheBatchSystemHasAnAttemptThatStarts) {
+  machine_.whereabouts = "Slurm job 17 is PENDING (Resources)";
+  submit({kTeacher});
+  tick();
+  tick();
+  EXPECT_EQ(job("teacher-1").reason, "attempt 1 starts: Slurm job 17 is PENDING (Resources)");
+  EXPECT_FALSE(hello("teacher-1", 1).refusal);
+  tick();
+  EXPECT_EQ(job("teacher-1").reason, "attempt 1 runs on 1 rank");
+}
+
+TEST_F(CoordinatorTest, GoesOnWithWhatWasStoppedNotWithWhatWasCancelled) {
+  submit({kTeacher, kDetector});
+  tick();
+  EXPECT_FALSE(hello("teacher-1", 1).refusal);
+  EXPECT_FALSE(hello("detector-2", 1).refusal);
+  coordinator_->cancel("detector-2");
+  coordinator_->stop_all("the coordinator stops");
+  end("teacher-1", 1, outcome("teacher-1", "interrupted"));
+  end("detector-2", 1, outcome("detector-2", "interrupted"));
+  restart();
+  EXPECT_EQ(state("teacher-1"), "interrupted") << "only when asked";
+  EXPECT_EQ(coordinator_->resume_stopped(), 1);
+  tick();
+  EXPECT_EQ(machine_.of("teacher-1", 2).request.attempt, 2);
+  EXPECT_EQ(state("detector-2"), "cancelled");
+}
+
 }  // namespace
 }  // namespace onestep

@@ -77,5 +77,35 @@ TEST(Scheduler, EveryReadyJobGetsAReason) {
   }
 }
 
+TEST(Scheduler, WithoutOversubscriptionAWideJobRunsOnFewerRanksOrWaits) {
+  ReadyJob wide = ready(1, 8);
+  wide.fewer_ranks = {4, 2, 1};
+  auto decisions = schedule({wide}, {}, 6, 0, false);
+  EXPECT_TRUE(decisions[0].start);
+  EXPECT_EQ(decisions[0].ranks, 4);
+  EXPECT_EQ(decisions[0].reason, "holds 4 of 6 slots, fewer than the 8 it asks for");
+  decisions = schedule({wide}, {{"job-0", 3, false}}, 6, 0, false);
+  EXPECT_EQ(decisions[0].reason, "waits for 4 slots; 3 of 6 free");
+  decisions = schedule({wide}, {}, 0, 0, false);
+  EXPECT_FALSE(decisions[0].start);
+  wide.fewer_ranks = {};
+  decisions = schedule({wide}, {}, 6, 0, false);
+  EXPECT_EQ(decisions[0].reason, "has more ranks than there are slots (8 > 6) and can't run on so few");
+  EXPECT_EQ(schedule({ready(1, 6)}, {}, 6, 0, false)[0].ranks, 6);
+}
+
+TEST(Scheduler, FewerRanksAreThoseThatLeaveTheBits) {
+  JobSpec spec;
+  spec.kind = "distill";
+  spec.ranks = 8;
+  spec.micro_batches = 16;
+  EXPECT_THAT(fewer_ranks(spec), ElementsAre(4, 2, 1));
+  spec.reduction = "fast";
+  EXPECT_THAT(fewer_ranks(spec), IsEmpty());
+  spec.kind = "generate_pairs";
+  spec.ranks = 4;
+  EXPECT_THAT(fewer_ranks(spec), ElementsAre(3, 2, 1));
+}
+
 }  // namespace
 }  // namespace onestep

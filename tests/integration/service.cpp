@@ -80,7 +80,7 @@ std::vector<pid_t> processes_with(const std::vector<std::string>& parts) {
   return found;
 }
 
-Service::Service(std::string data) : data_(std::move(data)) { start(); }
+Service::Service(std::string data, ServiceOptions options) : data_(std::move(data)), options_(std::move(options)) { start(); }
 
 Service::~Service() {
   if (pid_ > 0) ::kill(pid_, SIGTERM);
@@ -97,8 +97,12 @@ void Service::start() {
     const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
     ::dup2(out, 1);
     ::dup2(out, 2);
-    const std::string path = program("onestep-coordinator");
-    ::execl(path.c_str(), path.c_str(), "--data", data_.c_str(), "--listen", listen_.c_str(), "--root", "/", nullptr);
+    std::vector<std::string> words = {program("onestep-coordinator"), "--data", data_, "--listen", listen_, "--root", "/"};
+    words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    ::execv(argv[0], argv.data());
     ::_exit(127);
   }
   const std::string marker = "listening on ";

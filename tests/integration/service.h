@@ -32,10 +32,14 @@ void wait_until(const std::string& what, double limit_s, const std::function<boo
 // Processes whose command line contains all of `parts`.
 std::vector<pid_t> processes_with(const std::vector<std::string>& parts);
 
+struct ServiceOptions {
+  std::vector<std::string> arguments = {};  // beside --data, --listen and --root /
+};
+
 // `onestep-coordinator` on `data`, on a free port that it keeps when it is started again. Stops it and whatever it left running at the end.
 class Service {
  public:
-  explicit Service(std::string data);
+  explicit Service(std::string data, ServiceOptions options = {});
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;
   ~Service();
@@ -63,6 +67,7 @@ class Service {
 
  private:
   std::string data_;
+  ServiceOptions options_;
   std::string listen_ = "127.0.0.1:0";
   std::string url_;
   std::unique_ptr<Client> client_;

@@ -14,6 +14,8 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
@@ -45,6 +47,13 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using nlohmann::json;
 using std::chrono::milliseconds;
+
+// Where the coordinator listens, as its address file says.
+struct CoordinatorAddress {
+  std::string host;
+  std::string port;
+  std::string authority;  // PEM of what vouches for it; "": no TLS, it is on this host
+};
 
 namespace {
 
@@ -96,6 +105,25 @@ Message read_outbox_file(const std::string& path) {
   }
   throw Error(ErrorCode::kCorrupt, path + ": expected {type, sequence, body} of a message that is acknowledged, found " +
                                        std::to_string(bytes.size()) + " bytes of something else");
+}
+
+// Errors: Error, when the file is not there or doesn't say.
+CoordinatorAddress read_address(const std::string& path) {
+  const json document = json::parse(read_file(path), nullptr, false);
+  const auto text = [&](const char* key) {
+    return document.is_object() && document.contains(key) && document[key].is_string() ? document[key].get<std::string>() : "";
+  };
+  const std::string address = text("telemetry");
+  const auto colon = address.rfind(':');
+  unsigned port = 0;
+  if (colon != std::string::npos && colon > 0) {
+    std::from_chars(address.data() + colon + 1, address.data() + address.size(), port);
+  }
+  if (port == 0 || port > 65535) {
+    throw Error(ErrorCode::kCorrupt, path + ": /telemetry: expected an address such as \"127.0.0.1:40123\", found " +
+                                         (document.is_object() ? document.value("telemetry", json()).dump() : "no object"));
+  }
+  return {address.substr(0, colon), std::to_string(port), text("telemetry_authority")};
 }
 
 // A refusal that will not change: this attempt is no longer, or never was, the coordinator's.
@@ -257,6 +285,8 @@ class TelemetryClient::Implementation {
   asio::awaitable<void> run() {
     milliseconds backoff = kFirstBackoff;
     while (!stopping_ && !is_refused()) {
+      tls_.reset();
+      tls_context_.reset();
       socket_.emplace(io_);
       frames_ = {};
       std::string trouble;
@@ -289,16 +319,22 @@ class TelemetryClient::Implementation {
 
   // Says hello. True when welcome; false when refused. Errors: whatever goes wrong, as text for people.
   asio::awaitable<bool> connect() {
-    const tcp::endpoint endpoint = coordinator_endpoint();
+    const CoordinatorAddress address = read_address(options_.address_file);
     start_alarm(kAnswerTime);
-    co_await socket_->async_connect(endpoint, asio::use_awaitable);
+    tcp::resolver resolver(io_);
+    const auto endpoints = co_await resolver.async_resolve(address.host, address.port, asio::use_awaitable);
+    co_await asio::async_connect(*socket_, endpoints, asio::use_awaitable);
     socket_->set_option(tcp::no_delay(true));
     if (setsockopt(socket_->native_handle(), IPPROTO_TCP, TCP_USER_TIMEOUT, &kUnackedBytesTime_ms,
                    sizeof kUnackedBytesTime_ms) != 0) {
       throw Error(ErrorCode::kInternal, "setsockopt TCP_USER_TIMEOUT: " + std::string(std::strerror(errno)));
     }
+    if (!address.authority.empty()) {
+      trust(address.authority);
+      co_await tls_->async_handshake(asio::ssl::stream_base::client, asio::use_awaitable);
+    }
     const std::string frame = encode_frame({.type = MessageType::kHello, .body = hello_});
-    co_await asio::async_write(*socket_, asio::buffer(frame), asio::use_awaitable);
+    co_await write_bytes(frame);
     for (;;) {
       const Message answer = co_await read_message();
       if (answer.type == MessageType::kWelcome) break;
@@ -316,24 +352,23 @@ class TelemetryClient::Implementation {
     co_return true;
   }
 
-  // Errors: Error, when the file is not there or doesn't say.
-  tcp::endpoint coordinator_endpoint() const {
-    const json address = json::parse(read_file(options_.address_file), nullptr, false);
-    const std::string text = address.is_object() ? address.value("telemetry", json()).dump() : "null";
-    // A JSON text: "127.0.0.1:40123" with its quotes.
-    const auto colon = text.rfind(':');
-    unsigned port = 0;
-    error_code error;
-    asio::ip::address host;
-    if (text.size() > 2 && text.front() == '"' && colon != std::string::npos) {
-      std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
-      host = asio::ip::make_address(text.substr(1, colon - 1), error);
+  // The address file lies where only this job's user writes, so the authority that it names is the coordinator's: no name
+  // needs to fit, and no clock needs to agree.
+  void trust(const std::string& authority) {
+    tls_context_.emplace(asio::ssl::context::tls_client);
+    tls_context_->add_certificate_authority(asio::buffer(authority));
+    tls_context_->set_verify_mode(asio::ssl::verify_peer);
+    SSL_CTX_set_min_proto_version(tls_context_->native_handle(), TLS1_2_VERSION);
+    X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(tls_context_->native_handle()), X509_V_FLAG_NO_CHECK_TIME);
+    tls_.emplace(*socket_, *tls_context_);
+  }
+
+  asio::awaitable<void> write_bytes(const std::string& bytes) {
+    if (tls_) {
+      co_await asio::async_write(*tls_, asio::buffer(bytes), asio::use_awaitable);
+    } else {
+      co_await asio::async_write(*socket_, asio::buffer(bytes), asio::use_awaitable);
     }
-    if (port == 0 || port > 65535 || error) {
-      throw Error(ErrorCode::kCorrupt, options_.address_file +
-                                           ": /telemetry: expected an address such as \"127.0.0.1:40123\", found " + text);
-    }
-    return {host, static_cast<std::uint16_t>(port)};
   }
 
   // Reads and writes until either ends.
@@ -365,7 +400,12 @@ class TelemetryClient::Implementation {
     std::array<char, 16 * 1024> bytes;
     for (;;) {
       if (std::optional<Message> message = frames_.next()) co_return std::move(*message);
-      const std::size_t size = co_await socket_->async_read_some(asio::buffer(bytes), asio::use_awaitable);
+      std::size_t size = 0;
+      if (tls_) {
+        size = co_await tls_->async_read_some(asio::buffer(bytes), asio::use_awaitable);
+      } else {
+        size = co_await socket_->async_read_some(asio::buffer(bytes), asio::use_awaitable);
+      }
       frames_.feed({bytes.data(), size});
     }
   }
@@ -429,7 +469,7 @@ class TelemetryClient::Implementation {
       }
       if (message) {
         const std::string frame = encode_frame(*message);
-        co_await asio::async_write(*socket_, asio::buffer(frame), asio::use_awaitable);
+        co_await write_bytes(frame);
         last_sent = std::chrono::steady_clock::now();
         continue;
       }
@@ -484,6 +524,8 @@ class TelemetryClient::Implementation {
   const json hello_;
   asio::io_context io_{1};
   std::optional<tcp::socket> socket_;
+  std::optional<asio::ssl::context> tls_context_;
+  std::optional<asio::ssl::stream<tcp::socket&>> tls_;  // around the socket, where the coordinator is on another host
   FrameReader frames_;
   asio::steady_timer wake_, backoff_timer_, alarm_;
   bool stopping_ = false;

@@ -12,7 +12,7 @@
 namespace onestep {
 
 struct TelemetryOptions {
-  std::string address_file;   // JSON with "telemetry": "127.0.0.1:40123"; read again at every connection
+  std::string address_file;   // JSON with "telemetry": "127.0.0.1:40123", and "telemetry_authority" (PEM) for TLS; read again at every connection
   std::string outbox_folder;  // made when needed
   std::string job;
   int attempt = 1;

@@ -3,21 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <filesystem>
-#include <functional>
-#include <thread>
 
 #include "common/error.h"
 #include "common/run_folder.h"
-#include "support/files.h"
-#include "support/temp_folder.h"
+#include "coordinator/launcher/launcher_fixture.h"
 
 namespace onestep {
 namespace {
@@ -26,15 +19,6 @@ using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
-
-// Real processes end when they end: polled, with a limit that only a broken launcher reaches.
-bool eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 2000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return false;
-}
 
 bool is_running(std::int64_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
@@ -45,20 +29,10 @@ bool is_running(std::int64_t pid) {
 
 // A shell script stands in for mpirun; it finds the run folder in its arguments: $9 is the job
 // file.
-class LocalMpirunTest : public testing::Test {
+class LocalMpirunTest : public LauncherTest {
  protected:
-  void SetUp() override {
-    std::filesystem::create_directories(run_ + "/logs");
-    script("worker", "exit 0");
-  }
   void TearDown() override { launcher("exit 0").kill_all(request()); }
 
-  std::string script(const std::string& name, const std::string& body) {
-    const std::string path = folder_ / name;
-    spit(path, "#!/bin/bash\nRUN=" + run_ + "\n" + body + "\n");
-    ::chmod(path.c_str(), 0755);
-    return path;
-  }
   LocalMpirun launcher(const std::string& body, int cores = 2) {
     LocalMpirunOptions options;
     options.worker = folder_ / "worker";
@@ -66,23 +40,6 @@ class LocalMpirunTest : public testing::Test {
     options.cores = cores;
     return LocalMpirun(options);
   }
-  LaunchRequest request(int ranks = 2) const {
-    LaunchRequest request;
-    request.job = "distill-4";
-    request.attempt = 3;
-    request.ranks = ranks;
-    request.run_folder = run_;
-    request.coordinator_file = "/data/coordinator.address";
-    return request;
-  }
-  static ProcessEnd wait_for_end(LocalMpirun& launcher, const ProcessIdentity& process) {
-    std::optional<ProcessEnd> end;
-    EXPECT_TRUE(eventually([&] { return (end = launcher.poll(process)).has_value(); }));
-    return end.value_or(ProcessEnd{});
-  }
-
-  TempFolder folder_;
-  std::string run_ = folder_ / "run";
 };
 
 TEST_F(LocalMpirunTest, GivesTheArgumentsOneByOneAndNoShell) {
@@ -104,12 +61,12 @@ TEST_F(LocalMpirunTest, SaysHowItEnded) {
   EXPECT_FALSE(end.clean);
   EXPECT_EQ(end.description, "mpirun ended with status 3");
 
-  mpirun = launcher("kill -9 $$");
-  const ProcessIdentity killed = mpirun.launch(request());
-  end = wait_for_end(mpirun, killed);
+  LocalMpirun second = launcher("kill -9 $$");
+  const ProcessIdentity killed = second.launch(request());
+  end = wait_for_end(second, killed);
   EXPECT_FALSE(end.clean);
   EXPECT_THAT(end.description, HasSubstr("signal 9"));
-  EXPECT_TRUE(mpirun.poll(killed)) << "asked again, it says so again";
+  EXPECT_TRUE(second.poll(killed)) << "asked again, it says so again";
 }
 
 TEST_F(LocalMpirunTest, LeadsItsOwnSessionWithALogFileAndNoInput) {
