@@ -198,9 +198,12 @@ class Bench:
         half = len(samples) // 2
         first, last = [max(s[0] for s in part) for part in (samples[:half], samples[half:-2])]
         descriptors = [max(s[1] for s in part) for part in (samples[:half], samples[half:-2])]
-        line("soak", last / first, 1.1, descriptors[1] <= descriptors[0] and results[2]["errors"] == 0, "", seconds=seconds,
+        ranks, events, requests = results
+        whole = (ranks["acknowledged"] == ranks["facts"] and ranks["refused"] == ranks["late"] == requests["errors"] == 0 and
+                 events["missed"] == events["out_of_order"] == events["lost_connections"] == 0)
+        line("soak", last / first, 1.1, descriptors[1] <= descriptors[0] and whole, "what the allocator keeps of the largest answers", seconds=seconds,
              memory_mb={"first_half": round(first, 1), "second_half": round(last, 1)}, descriptors=descriptors,
-             ranks=results[0], events=results[1], requests=results[2])
+             ranks=ranks, events=events, requests=requests)
 
     def run(self):
         only = self.arguments.only.split(",") if self.arguments.only else CASES

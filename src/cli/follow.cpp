@@ -6,6 +6,7 @@
 
 #include "cli/progress_view.h"
 #include "cli/server_events.h"
+#include "cli/text.h"
 #include "common/error.h"
 
 namespace onestep {
@@ -163,6 +164,18 @@ std::vector<std::string> failure_lines(const FollowResult& result) {
     lines.push_back(job.value("name", "") + ": " + job.value("state", "") + (reason.empty() ? "" : ": " + reason));
   }
   return lines;
+}
+
+std::string success_line(const FollowResult& result, const std::string& pipeline) {
+  double first = 0, last = 0;
+  for (const json& job : result.jobs) {
+    const auto time = [&](const char* key) { return job.contains(key) && job[key].is_number() ? job[key].get<double>() : 0.0; };
+    if (time("started") > 0 && (first == 0 || time("started") < first)) first = time("started");
+    last = std::max(last, time("ended"));
+  }
+  const std::size_t count = result.jobs.size();
+  return pipeline + ": " + std::to_string(count) + (count == 1 ? " job" : " jobs") + " succeeded" +
+         (first > 0 && last > first ? " in " + clock_time(last - first) : "");
 }
 
 }  // namespace onestep

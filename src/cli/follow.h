@@ -40,5 +40,7 @@ FollowResult follow_pipeline(const FollowHooks& hooks, ProgressView& view, const
 nlohmann::ordered_json follow_summary(const FollowResult& result);
 // "distill: failed: out of memory", one for each job that did not succeed.
 std::vector<std::string> failure_lines(const FollowResult& result);
+// "digits-p1: 11 jobs succeeded in 8:27", from the first one's start to the last one's end.
+std::string success_line(const FollowResult& result, const std::string& pipeline);
 
 }  // namespace onestep

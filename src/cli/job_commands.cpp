@@ -14,6 +14,7 @@
 #include "cli/text.h"
 #include "common/durable_file.h"
 #include "common/error.h"
+#include "common/time_text.h"
 
 namespace onestep {
 namespace {
@@ -112,12 +113,39 @@ void follow_log(const Client& client, const LogsOptions& options, const json& jo
   }
 }
 
-void print_fields(const json& object, const std::vector<const char*>& keys) {
-  std::vector<std::vector<std::string>> rows;
+using Rows = std::vector<std::vector<std::string>>;
+
+// A list of names as people write it.
+std::string shown(const json& value) {
+  if (!value.is_array()) return value.is_string() ? value.get<std::string>() : value.dump();
+  std::string list;
+  for (const json& item : value) list += (list.empty() ? "" : ", ") + shown(item);
+  return list;
+}
+
+void add_fields(Rows& rows, const json& object, const std::vector<const char*>& keys) {
   for (const char* key : keys) {
-    if (const std::string value = text_at(object, key); !value.empty()) rows.push_back({key, value});
+    const auto found = object.find(key);
+    if (found == object.end() || found->is_null()) continue;
+    if (const std::string value = shown(*found); !value.empty()) rows.push_back({key, value});
   }
-  std::cout << table(rows, 2);
+}
+
+void add_times(Rows& rows, const json& job) {
+  const auto time = [&](const char* key) { return job.contains(key) && job[key].is_number() ? job[key].get<double>() : 0.0; };
+  for (const char* key : {"created", "started"}) {
+    if (time(key) > 0) rows.push_back({key, utc_text(time(key))});
+  }
+  if (time("ended") == 0) return;
+  const std::string took = time("started") > 0 ? ", after " + clock_time(time("ended") - time("started")) : "";
+  rows.push_back({"ended", utc_text(time("ended")) + took});
+}
+
+// Figures a line each; what is made of several, as JSON.
+void print_result(const json& result) {
+  Rows rows;
+  for (const auto& [key, value] : result.items()) rows.push_back({"  " + key, value.is_string() ? value.get<std::string>() : value.dump()});
+  std::cout << "result\n" << table(rows, 2);
 }
 
 }  // namespace
@@ -148,7 +176,7 @@ void list_jobs(const Client& client, const std::string& state, const std::string
     return;
   }
   if (items.empty()) {
-    std::cout << "no jobs\n";
+    std::cout << "no jobs" << (state.empty() ? "" : " in state " + state) << (pipeline.empty() ? "" : " of pipeline " + pipeline) << "\n";
     return;
   }
   const bool colours = wants_colours(::isatty(STDOUT_FILENO) == 1, std::getenv("NO_COLOR"), std::getenv("TERM"));
@@ -167,7 +195,11 @@ void show_job(const Client& client, const std::string& job, bool as_json) {
     std::cout << answer.dump() << "\n";
     return;
   }
-  print_fields(answer, {"id", "name", "kind", "pipeline", "parent", "after", "state", "reason", "digest", "run_folder"});
+  Rows rows;
+  add_fields(rows, answer, {"id", "name", "kind", "pipeline", "parent", "after", "state", "reason"});
+  add_times(rows, answer);
+  add_fields(rows, answer, {"digest", "run_folder"});
+  std::cout << table(rows, 2);
   if (answer.contains("progress") && answer["progress"].is_object() && answer.value("state", "") == "running") {
     std::cout << job_line(answer, 0, 160) << "\n";
   }
@@ -177,13 +209,13 @@ void show_job(const Client& client, const std::string& job, bool as_json) {
   }
   if (answer.contains("attempts") && answer["attempts"].is_array()) {
     for (const json& attempt : answer["attempts"]) {
-      const std::string reason = text_at(attempt, "reason");
-      std::cout << "attempt " << text_at(attempt, "number") << ": " << text_at(attempt, "state")
-                << (reason.empty() ? "" : ": " + reason) << "\n";
+      const std::string reason = text_at(attempt, "reason"), ended_as = text_at(attempt, "state");
+      std::cout << "attempt " << text_at(attempt, "number") << ": " << ended_as
+                << (reason.empty() || reason == ended_as ? "" : ": " + reason) << "\n";
     }
   }
   if (answer.contains("result") && answer["result"].is_object() && !answer["result"].empty()) {
-    std::cout << "result " << answer["result"].dump(2) << "\n";
+    print_result(answer["result"]);
   }
 }
 

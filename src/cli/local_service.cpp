@@ -61,7 +61,7 @@ void start_coordinator(const UpOptions& options) {
 
 void start_data_tool(const std::vector<std::string>& words, const DataToolOptions& options, bool json) {
   Arguments arguments(words);
-  arguments.path("--data", options.data);
+  arguments.path("--data", options.data.empty() ? "onestep-data" : options.data);
   arguments.option("--role", options.role);
   arguments.option("--label", options.label);
   arguments.option("--expires", options.expires);

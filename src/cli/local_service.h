@@ -24,7 +24,7 @@ struct UpOptions {
 };
 
 struct DataToolOptions {
-  std::string data = "onestep-data";
+  std::string data;  // "": onestep-data
   std::string role, label, expires, out, id;
 };
 

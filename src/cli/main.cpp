@@ -21,6 +21,7 @@
 #include "cli/report.h"
 #include "cli/sample.h"
 #include "cli/submit.h"
+#include "cli/token_commands.h"
 #include "cli/verify.h"
 #include "common/build_info.h"
 #include "common/error.h"
@@ -92,6 +93,9 @@ struct CommandLine {
     }
     run = std::move(action);
   }
+
+  // Is a coordinator named, on the command line or in the environment?
+  [[nodiscard]] bool names_coordinator() const { return !given(url, "ONESTEP_URL", "").empty(); }
 
   void add_json(CLI::App& to) { to.add_flag("--json", json, "Print JSON"); }
 
@@ -410,27 +414,38 @@ void add_operator_commands(CommandLine& line, Options& options) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   tls->add_option("--days", options.ca.days, "How long the server's certificate is valid (default 825)")->check(CLI::Range(1, 3650));
 
-  // The database is the coordinator program's: it does what is said here.
+  // On this machine the database is the coordinator program's: it does what is said here. Elsewhere REST does.
   CLI::App* token = line.app.add_subcommand("token", "Make, list and revoke the tokens that a coordinator lets in");
   token->require_subcommand(1);
   token->footer("Examples:\n  onestep token add --data DIR --role submit --label ci --expires 90d\n"
-                "  onestep token list --data DIR\n  onestep token revoke --data DIR 1a2b3c4d\n");
-  const auto add = [&](const char* name, const char* what) {
+                "  onestep token list --data DIR\n  onestep token revoke --data DIR 1a2b3c4d\n"
+                "  onestep token list --url https://head.cluster:8443 --ca ca.crt --token-file admin.token\n");
+  const auto add = [&](const char* name, const char* what, std::function<void(const Client&)> elsewhere) {
     CLI::App* command = token->add_subcommand(name, what);
-    command->add_option("--data", options.tool.data, "Folder of the coordinator (default ./onestep-data)");
+    command->add_option("--data", options.tool.data,
+                        "Folder of the coordinator, on its own machine (default ./onestep-data, unless --url or ONESTEP_URL names one)");
+    line.add_url(*command);
     line.add_json(*command);
-    command->callback([&line, &options, name] {
-      line.run_alone("token", [&line, &options, name]() -> int { start_data_tool({"token", name}, options.tool, line.json); });
+    command->callback([&line, &options, name, elsewhere] {
+      if (options.tool.data.empty() && line.names_coordinator()) {
+        line.run = [&line, elsewhere] {
+          elsewhere(line.client());
+          return 0;
+        };
+      } else {
+        line.run_alone("token --data", [&line, &options, name]() -> int { start_data_tool({"token", name}, options.tool, line.json); });
+      }
     });
     return command;
   };
-  CLI::App* make = add("add", "Make one; it is printed once and never stored");
+  CLI::App* make = add("add", "Make one; it is printed once and never stored",
+                       [&](const Client& client) { add_token(client, options.tool, line.json); });
   make->add_option("--role", options.tool.role, "read, submit (read, submit and steer jobs) or admin")->required();
   make->add_option("--label", options.tool.label, "For people: whose it is");
   make->add_option("--expires", options.tool.expires, "90d, 12h, 30m, or never (default 90d)");
   make->add_option("--out", options.tool.out, "Write it to this file, mode 0600, and print nothing");
-  add("list", "List them");
-  add("revoke", "One opens nothing any more, at once")->add_option("id", options.tool.id, "Its id, as list shows it")->required();
+  add("list", "List them", [&](const Client& client) { list_tokens(client, line.json); });
+  add("revoke", "One opens nothing any more, at once", [&](const Client& client) { revoke_token(client, options.tool, line.json); })->add_option("id", options.tool.id, "Its id, as list shows it")->required();
 
   CLI::App* backup = line.add_local(
       "backup", "Copy a coordinator's database and what its checkpoints are known by, also while it runs",

@@ -58,8 +58,14 @@ FollowResult follow(const Client& client, const std::string& pipeline, bool json
   return follow_pipeline(hooks, view, {});
 }
 
-int finish(const FollowResult& result, bool json_output) {
+// `pipeline`: its id, for what may be done next.
+int finish(const FollowResult& result, const std::string& pipeline, bool json_output) {
   for (const std::string& line : failure_lines(result)) std::cerr << "onestep: " << line << "\n";
+  if (!result.succeeded) {
+    std::cerr << "onestep: 'onestep show JOB' and 'onestep logs JOB' say more; 'onestep follow " << pipeline << " --resume' goes on\n";
+  } else if (!json_output) {
+    std::cout << success_line(result, pipeline) << std::endl;
+  }
   if (json_output) std::cout << follow_summary(result).dump() << std::endl;
   return result.succeeded ? 0 : exit_status(ErrorCode::kJobFailed);
 }
@@ -119,7 +125,7 @@ int submit_pipeline(const Client& client, const SubmitOptions& options) {
     return 0;
   }
   (options.json ? std::cerr : std::cout) << "submitted " << id << std::endl;
-  return finish(follow(client, id, options.json), options.json);
+  return finish(follow(client, id, options.json), id, options.json);
 }
 
 int follow_submitted(const Client& client, const std::string& pipeline, bool resume, bool json_output) {
@@ -132,7 +138,7 @@ int follow_submitted(const Client& client, const std::string& pipeline, bool res
       }
     }
   }
-  return finish(follow(client, pipeline, json_output), json_output);
+  return finish(follow(client, pipeline, json_output), pipeline, json_output);
 }
 
 int export_model(const Client& client, const std::string& job, const std::string& out, const ExportChoice& choice, bool json_output) {
@@ -152,7 +158,7 @@ int export_model(const Client& client, const std::string& job, const std::string
                      {"dtype", choice.dtype}};
   const json answer = post_once(client, {{"spec", spec}, {"base", source.at("run_folder")}});
   const FollowResult result = follow(client, pipeline_id(answer), json_output);
-  const int status = finish(result, json_output);
+  const int status = finish(result, pipeline_id(answer), json_output);
   if (status != 0) return status;
   const json done = client.get(job_target(result.jobs.at(0).at("id").get<std::string>()));
   copy_export(done.at("run_folder").get<std::string>(), folder);

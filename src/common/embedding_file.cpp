@@ -13,6 +13,7 @@
 #include "common/durable_file.h"
 #include "common/error.h"
 #include "common/hash.h"
+#include "common/hdf5_guard.h"
 #include "common/hdf5_handle.h"
 
 namespace onestep {
@@ -217,6 +218,7 @@ EmbeddingFileInfo EmbeddingWriter::finish() {
 
 EmbeddingFile::EmbeddingFile(const std::string& path) : path_(path) {
   if (!file_exists(path)) throw Error(ErrorCode::kNotFound, path + ": expected an embeddings file, found none");
+  check_hdf5_in_child(path);
   const QuietHdf5 quiet;
   const Hdf5Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
   const EmbeddingHeader header(path_, file);

@@ -49,6 +49,14 @@ PipelineJob parse_job(const json& entry, const std::string& base, const std::str
   return job;
 }
 
+// Where the job at `pointer` names another one: the field of an "@name", else its list of jobs to come after.
+std::string pointer_of_name(const PipelineJob& job, const std::string& pointer, const std::string& name) {
+  for (const ReferenceUse& use : reference_uses(job.spec)) {
+    if (use.name == name) return pointer + use.pointer;
+  }
+  return pointer + "/after";
+}
+
 void check_names(const std::vector<PipelineJob>& jobs, const std::vector<std::string>& pointers,
                  std::vector<Violation>& violations) {
   const std::vector<std::string> names = names_of(jobs);
@@ -61,10 +69,10 @@ void check_names(const std::vector<PipelineJob>& jobs, const std::vector<std::st
     for (const std::string& name : jobs[i].after) {
       if (name == names[i]) {
         violations.push_back(
-            {pointers[i], "expected to come after other jobs, found '" + name + "' itself"});
+            {pointer_of_name(jobs[i], pointers[i], name), "expected to come after other jobs, found '" + name + "' itself"});
       } else if (std::find(names.begin(), names.end(), name) == names.end()) {
-        violations.push_back({pointers[i], "expected a job of this pipeline (" + joined(names) +
-                                               "), found '" + name + "'"});
+        violations.push_back({pointer_of_name(jobs[i], pointers[i], name),
+                              "expected a job of this pipeline (" + joined(names) + "), found '" + name + "'"});
       }
     }
   }

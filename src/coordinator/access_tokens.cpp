@@ -57,10 +57,15 @@ TokenVerdict judge_token(Store& store, const std::string& text, double now) {
   return {role_from_string(found->role), id, ""};
 }
 
+const char* token_state(const TokenRecord& token, double now) {
+  if (token.revoked > 0) return "revoked";
+  return token.expires > 0 && token.expires <= now ? "expired" : "valid";
+}
+
 int num_valid_tokens(Store& store, double now) {
   int count = 0;
   for (const TokenRecord& token : store.tokens()) {
-    if (token.revoked == 0 && (token.expires == 0 || token.expires > now)) ++count;
+    if (token_state(token, now) == std::string("valid")) ++count;
   }
   return count;
 }

@@ -14,6 +14,10 @@ enum class Role { kRead, kSubmit, kAdmin };
 const char* to_string(Role role);
 std::optional<Role> role_from_string(const std::string& name);
 
+constexpr std::int64_t kTokenLifetime_s = 90 * 86400;  // where nothing else is said
+constexpr std::int64_t kMaxTokenLifetime_s = 3650LL * 86400;
+constexpr int kMaxTokenLabel = 100;  // characters
+
 // "onestep_<id: 8 hex digits>_<64 hex digits: 256 random bits>". The text is shown once and never stored.
 struct NewToken {
   TokenRecord record;
@@ -29,6 +33,9 @@ struct TokenVerdict {
 };
 // Compares digests in constant time; an unknown id costs as much as a wrong secret.
 TokenVerdict judge_token(Store& store, const std::string& text, double now);
+
+// "valid", "expired" or "revoked".
+const char* token_state(const TokenRecord& token, double now);
 
 // Those that open something now.
 int num_valid_tokens(Store& store, double now);

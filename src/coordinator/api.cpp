@@ -106,6 +106,9 @@ const std::map<std::string, Api::Handler>& Api::handlers() {
       {"pipelineEvents", &Api::pipeline_events},
       {"allEvents", &Api::all_events},
       {"showTensorboard", &Api::tensorboard},
+      {"listTokens", &Api::list_tokens},
+      {"addToken", &Api::add_token},
+      {"revokeToken", &Api::revoke_token},
       {"openapi", &Api::openapi},
       {"serviceMetrics", &Api::service_metrics},
       {"health", &Api::health},
@@ -239,16 +242,16 @@ HttpResponse Api::submit(Call& call) {
     return problem(429, "unavailable", "the queue is full: " + std::to_string(options_.queue) + " jobs have not ended; try again later",
                    call.request.target);
   }
-  if (!earlier || earlier->answer.empty()) {
-    const PipelineRecord pipeline =
-        earlier ? coordinator_.pipeline(earlier->pipeline)
-                : coordinator_.submit(parse_submission(body), key.empty() ? std::nullopt : std::optional(submission));
-    const auto summary = [this](const std::string& id) { return job_summary(coordinator_.job(id)); };
-    submission.pipeline = pipeline.id;
-    submission.answer = json_response(201, {{"pipeline", {{"id", pipeline.id}, {"name", pipeline.name}}},
-                                            {"jobs", items(pipeline.jobs, summary)}}).body;
-    if (!key.empty()) coordinator_.remember_answer(submission.key, submission.answer);
+  const auto summary = [this](const std::string& id) { return job_summary(coordinator_.job(id)); };
+  const auto answer = [&](const PipelineRecord& pipeline) {
+    return json_response(201, {{"pipeline", {{"id", pipeline.id}, {"name", pipeline.name}}}, {"jobs", items(pipeline.jobs, summary)}}).body;
+  };
+  if (!earlier) {
+    const auto remember = [&](const PipelineRecord& pipeline) { return submission.answer = answer(pipeline); };
+    submission.pipeline = coordinator_.submit(parse_submission(body), key.empty() ? std::nullopt : std::optional(submission), remember).id;
     earlier = submission;
+  } else if (earlier->answer.empty()) {  // by an earlier version, which ended before it had one
+    earlier->answer = answer(coordinator_.pipeline(earlier->pipeline));
   }
   HttpResponse response;
   response.status = 201;

@@ -80,6 +80,9 @@ class Api {
   HttpResponse show_pipeline(Call& call);
   HttpResponse tensorboard(Call& call);
   HttpResponse service_metrics(Call& call);
+  HttpResponse list_tokens(Call& call);
+  HttpResponse add_token(Call& call);
+  HttpResponse revoke_token(Call& call);
   HttpResponse openapi(Call& call);
   HttpResponse health(Call& call);
   HttpResponse ready(Call& call);

@@ -30,6 +30,19 @@ bool leads_down(const std::string& name) {
   return !name.empty() && name.front() != '/' && between.find("/../") == std::string::npos && between.find("/./") == std::string::npos;
 }
 
+void require_size(const std::string& name, const OpenFile& file, std::int64_t limit) {
+  if (file.size() <= limit) return;
+  throw Error(ErrorCode::kConflict, name + ": expected at most " + std::to_string(limit) + " bytes, found " + std::to_string(file.size()));
+}
+
+// All of a list; "" when it is not there.
+std::string read_list(const std::string& run, const std::string& relative) {
+  const std::optional<OpenFile> file = open_beneath(run, relative);
+  if (!file) return "";
+  require_size(run + "/" + relative, *file, kMaxListBytes);
+  return file->read_at(0, file->size());
+}
+
 std::string base_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 CheckpointRecord find_checkpoint(Coordinator& coordinator, const std::string& job, const std::string& name) {
@@ -42,7 +55,7 @@ CheckpointRecord find_checkpoint(Coordinator& coordinator, const std::string& jo
 // As its manifest lists them; the manifest itself is named by the checkpoint's digest.
 std::vector<ListedFile> files_of(const std::string& run, const CheckpointRecord& checkpoint) {
   const std::string folder = "checkpoints/" + base_name(checkpoint.folder) + "/";
-  const std::string text = read_beneath(run, folder + "manifest.json", 0, kMaxListBytes);
+  const std::string text = read_list(run, folder + "manifest.json");
   if (text.empty()) {
     throw Error(ErrorCode::kNotFound, checkpoint.folder + ": the checkpoint was removed, since newer ones are there");
   }
@@ -66,7 +79,7 @@ std::vector<ListedFile> files_of_export(Coordinator& coordinator, const JobRecor
     throw Error(ErrorCode::kConflict, job.id + ": expected an export job that has succeeded, found one of kind " + job.kind +
                                           " that is " + to_string(job.state));
   }
-  std::istringstream lines(read_beneath(coordinator.run_folder(job.id), "SHA256SUMS", 0, kMaxListBytes));
+  std::istringstream lines(read_list(coordinator.run_folder(job.id), "SHA256SUMS"));
   std::vector<ListedFile> files;
   for (std::string digest, name; lines >> digest >> name;) {
     if (leads_down(name)) files.push_back({name, digest, name});
@@ -130,7 +143,8 @@ HttpResponse Api::show_sample(Call& call) {
     if (file != std::to_string(sample.iteration) + ".png") continue;
     std::optional<OpenFile> opened = open_beneath(coordinator_.run_folder(sample.evaluation), base_name(sample.file));
     if (!opened) break;
-    const std::string tag = sha256(opened->read_at(0, std::min(kMaxPictureBytes, opened->size()))).substr(0, 32);
+    require_size(sample.file, *opened, kMaxPictureBytes);
+    const std::string tag = sha256(opened->read_at(0, opened->size())).substr(0, 32);
     return file_response(call.request, "image/png", tag, std::move(*opened));
   }
   throw Error(ErrorCode::kNotFound, "samples of " + call.id() + ": expected ITERATION.png of an evaluated " +

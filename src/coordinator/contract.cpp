@@ -60,6 +60,11 @@ Operation post(const char* id, const char* path, const char* what, Answer answer
   return {.id = id, .method = "POST", .path = path, .role = Role::kSubmit, .what = what, .answers = {std::move(answer)},
           .problems = std::move(problems)};
 }
+// For the coordinator's administrator alone.
+Operation admin(Operation operation) {
+  operation.role = Role::kAdmin;
+  return operation;
+}
 Operation submission(const char* id, const char* path) {
   Operation operation = post(id, path, "submits a pipeline or one job; answered when it is on disk",
                              {.status = 201, .what = "submitted", .schema = "Submitted", .headers = {"Location"}},
@@ -122,6 +127,14 @@ std::vector<Operation> make_operations() {
       get("allEvents", "/api/v1/events", "what happens to all jobs", {types}, {events("server-sent events")}, {409}),
       get("showTensorboard", "/api/v1/jobs/{id}/tensorboard", "its curves and pictures as a TensorBoard event file", {},
           {{.what = "the event file", .schema = "Bytes", .content_type = "application/octet-stream", .headers = {"Content-Disposition"}}}, {404}),
+      admin(get("listTokens", "/api/v1/tokens", "tokens that open something, or did, by age", paged({}, 1000),
+                {page("a page of tokens", "TokenPage")}, {})),
+      admin({.id = "addToken", .method = "POST", .path = "/api/v1/tokens", .role = {}, .what = "makes a token; the answer alone ever shows it",
+             .body = "TokenRequest",
+             .answers = {{.status = 201, .what = "made", .schema = "NewToken", .headers = {"Location"}}},
+             .problems = {413, 415, 422, 507}}),
+      admin({.id = "revokeToken", .method = "DELETE", .path = "/api/v1/tokens/{id}", .role = {}, .what = "it opens nothing any more; may be repeated",
+             .answers = {ok("the token", "Token")}, .problems = {404, 409, 507}}),
       get("serviceMetrics", "/metrics", "figures of the service for Prometheus", {},
           {{.what = "Prometheus' text format", .schema = "Text", .content_type = "text/plain"}}, {}),
       get("openapi", "/api/v1/openapi.json", "this document", {}, {ok("OpenAPI 3.1", "Object")}, {}),

@@ -15,6 +15,7 @@ namespace {
 using nlohmann::json;
 
 constexpr double kKeyLifetime_s = 7 * 86400;  // of an Idempotency-Key
+constexpr double kForgetInterval_s = 3600;
 constexpr double kFlushInterval_s = 1.0;  // progress and metrics into the database
 
 JobFilter of_pipeline(const std::string& id) {
@@ -50,6 +51,7 @@ Coordinator::Coordinator(CoordinatorOptions options, std::unique_ptr<Launcher> l
       launcher_(std::move(launcher)),
       started_(options_.clock()),
       slots_(options_.slots) {
+  store_.copy_log_beside_the_work();
   reconcile();
 }
 
@@ -64,6 +66,12 @@ void Coordinator::tick() {
   }
   start_ready_jobs();
   if (options_.clock() - last_flush_ >= kFlushInterval_s) flush_progress();
+  if (options_.clock() - last_forgotten_ >= kForgetInterval_s) {
+    last_forgotten_ = options_.clock();
+    Store::Transaction transaction = store_.begin();
+    store_.forget_submissions(last_forgotten_ - kKeyLifetime_s);
+    transaction.commit();
+  }
   for (const std::string& id : std::exchange(checkpoints_due_, {})) {
     const JobRecord job = find_job(id);
     if (job.state == JobState::kRunning) send_to_all(job, {.type = MessageType::kCheckpointNow});
@@ -99,7 +107,7 @@ JobRecord Coordinator::find_job(const std::string& id) {
               "job \"" + id + "\": expected an id or a name, found no such job");
 }
 
-PipelineRecord Coordinator::submit(const Pipeline& pipeline, const std::optional<SubmissionRecord>& key) {
+PipelineRecord Coordinator::submit(const Pipeline& pipeline, const std::optional<SubmissionRecord>& key, const AnswerOf& answer_of) {
   for (const PipelineJob& entry : pipeline.jobs) require_new_folder(entry.spec);
   Store::Transaction transaction = store_.begin();
   PipelineRecord record;
@@ -132,25 +140,22 @@ PipelineRecord Coordinator::submit(const Pipeline& pipeline, const std::optional
   }
   // What can run at once is ready in the same transaction: one sync of the disk a submission.
   settle_dependencies(submitted, [] {});
+  const std::string answer = answer_of ? answer_of(record) : "";
   if (key) {
     SubmissionRecord submission = *key;
     submission.pipeline = record.id;
     submission.created = record.created;
-    store_.insert_submission(submission);
+    submission.answer = answer;
+    store_.put_submission(submission);
   }
   transaction.commit();
   return record;
 }
 
 std::optional<SubmissionRecord> Coordinator::submission(const std::string& key) {
-  store_.forget_submissions(options_.clock() - kKeyLifetime_s);
-  return store_.submission(key);
-}
-
-void Coordinator::remember_answer(const std::string& key, const std::string& answer) {
-  Store::Transaction transaction = store_.begin();
-  store_.put_submission_answer(key, answer);
-  transaction.commit();
+  std::optional<SubmissionRecord> found = store_.submission(key);
+  const bool forgotten = found && found->created <= options_.clock() - kKeyLifetime_s;
+  return forgotten ? std::nullopt : found;
 }
 
 PipelineRecord Coordinator::pipeline(const std::string& id) {
@@ -334,6 +339,30 @@ TokenVerdict Coordinator::judge_token(const std::string& text) {
   return onestep::judge_token(store_, text, options_.clock());
 }
 
+NewToken Coordinator::add_token(Role role, const std::string& label, double lifetime_s) {
+  const NewToken token = make_token(role, label, now(), lifetime_s > 0 ? now() + lifetime_s : 0);
+  Store::Transaction transaction = store_.begin();
+  store_.insert_token(token.record);
+  transaction.commit();
+  return token;
+}
+
+TokenRecord Coordinator::revoke_token(const std::string& id, bool keeps_an_admin) {
+  const std::optional<TokenRecord> found = store_.token(id);
+  if (!found) throw Error(ErrorCode::kNotFound, "token \"" + id + "\": expected the id of one, found none such");
+  const auto opens_all = [this](const TokenRecord& token) {
+    return token.role == to_string(Role::kAdmin) && token_state(token, now()) == std::string("valid");
+  };
+  const std::vector<TokenRecord> all = store_.tokens();
+  if (keeps_an_admin && opens_all(*found) && std::count_if(all.begin(), all.end(), opens_all) == 1) {
+    throw Error(ErrorCode::kConflict, "token " + id + " can't be revoked: it is the last valid one of role admin; make another one first");
+  }
+  Store::Transaction transaction = store_.begin();
+  store_.revoke_token(id, now());
+  transaction.commit();
+  return store_.token(id).value();
+}
+
 // --- jobs and what they wait for ---
 
 void Coordinator::apply(JobRecord& job, JobEvent event, const std::string& reason) {
@@ -408,7 +437,9 @@ void Coordinator::settle_dependencies(std::vector<JobRecord> jobs, const std::fu
       continue;
     }
     if (waits_for.empty()) waits_for = unfinished_evaluation(job);
-    const std::string reason = waits_for.empty() ? "ready" : "waits for " + waits_for;
+    // What the next turn would say of it, so that the turn has nothing to write.
+    const bool behind = waits_for.empty() && job.parent.empty() && store_.has_queued_before(job.number);
+    const std::string reason = !waits_for.empty() ? "waits for " + waits_for : behind ? kBehindOthers : "ready";
     if (job.state == JobState::kWaiting && job.reason == reason) continue;
     before_change();
     if (job.state == JobState::kBlocked) {
@@ -427,13 +458,14 @@ void Coordinator::start_ready_jobs() {
   std::vector<ReadyJob> ready;
   std::vector<RunningJob> running;
   std::map<std::string, JobRecord> queued;
-  for (const JobRecord& job : store_.jobs_in({JobState::kQueued, JobState::kStarting, JobState::kRunning, JobState::kStopping},
-                                             /*summaries=*/true)) {
+  std::vector<JobRecord> jobs =
+      store_.jobs_in({JobState::kQueued, JobState::kStarting, JobState::kRunning, JobState::kStopping}, /*summaries=*/true);
+  for (JobRecord& job : jobs) {
     const bool evaluation = !job.parent.empty();
     if (is_active(job.state)) running.push_back({job.id, job.ranks, evaluation});
     if (job.state != JobState::kQueued) continue;
     ready.push_back({job.id, job.number, job.ranks, evaluation, job.not_before});
-    queued.emplace(job.id, job);
+    queued.emplace(job.id, std::move(job));
   }
   if (ready.empty()) return;
   const std::optional<Capacity> capacity = launcher_->capacity(options_.slots);

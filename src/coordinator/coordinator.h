@@ -19,6 +19,7 @@
 #include "common/protocol.h"
 #include "common/run_folder.h"
 #include "coordinator/access_tokens.h"
+#include "coordinator/beneath.h"
 #include "coordinator/data_lock.h"
 #include "coordinator/launcher/launcher.h"
 #include "coordinator/rank_board.h"
@@ -35,6 +36,8 @@ struct CoordinatorOptions {
   std::function<double()> clock;  // Unix seconds
   // Ranks prove by a secret in their run folder that they are the attempt's (worker_token_file).
   bool worker_tokens = false;
+  // Where the files that a job names must lie when it is launched; REST looks at the same when it is submitted.
+  FileRoots roots = FileRoots({"/"});
 };
 
 // What a rank says first.
@@ -118,11 +121,12 @@ class Coordinator {
   void set_sender(Sender sender) { sender_ = std::move(sender); }
 
   // --- REST ---
-  // With a `key`, the submission is remembered with it, in the same transaction. Errors: kConflict for an output folder in use.
-  PipelineRecord submit(const Pipeline& pipeline, const std::optional<SubmissionRecord>& key = std::nullopt);
+  // One transaction, one sync of the disk. With a `key`, the submission is remembered with it and with its answer, which is made of
+  // what the transaction holds. Errors: kConflict for an output folder in use.
+  using AnswerOf = std::function<std::string(const PipelineRecord&)>;
+  PipelineRecord submit(const Pipeline& pipeline, const std::optional<SubmissionRecord>& key = std::nullopt, const AnswerOf& answer_of = {});
   // What a submission of that key was answered; those of more than a week ago are forgotten.
   std::optional<SubmissionRecord> submission(const std::string& key);
-  void remember_answer(const std::string& key, const std::string& answer);
   std::vector<PipelineRecord> pipelines(std::int64_t after, std::int64_t limit) { return store_.pipelines(after, limit); }
   std::int64_t num_unfinished_jobs() { return store_.num_unfinished_jobs(); }
   PipelineRecord pipeline(const std::string& id);
@@ -158,6 +162,12 @@ class Coordinator {
 
   // Why a token opens nothing, or what it opens.
   TokenVerdict judge_token(const std::string& text);
+  std::vector<TokenRecord> tokens() { return store_.tokens(); }  // by age
+  // lifetime_s 0: for ever.
+  NewToken add_token(Role role, const std::string& label, double lifetime_s);
+  // Repeatable. Errors: kNotFound; kConflict for the last valid one of role admin, if such a one is to be kept.
+  TokenRecord revoke_token(const std::string& id, bool keeps_an_admin);
+  [[nodiscard]] double now() const { return options_.clock(); }
 
   // --- telemetry ---
   HelloAnswer hello(const Hello& hello);
@@ -203,6 +213,7 @@ class Coordinator {
   void start_ready_jobs();
   void start(JobRecord job, const Decision& decision);
   static int wanted_ranks(const JobRecord& job);  // the spec's
+  void require_roots(const JobRecord& job);
   void write_run_folder(const JobRecord& job);
   void write_worker_token(const JobRecord& job, int attempt);
 
@@ -285,6 +296,7 @@ class Coordinator {
   std::set<std::string> told_to_stop_;       // jobs that stop: their ranks were told by this process
   std::set<std::string> checkpoints_due_;    // jobs whose alarm asks for one
   double last_flush_ = 0;
+  double last_forgotten_ = 0;  // submissions whose keys are too old
   // When the final state of a job's attempt came and when its mpirun was asked to end: what is left
   // of it is then overdue.
   std::map<std::string, double> final_since_;

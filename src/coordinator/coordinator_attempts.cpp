@@ -47,6 +47,15 @@ LaunchRequest Coordinator::launch_request(const JobRecord& job, int attempt) {
           .background = !job.parent.empty()};
 }
 
+// What was fine when the job was submitted may have become a link out of the roots since, and the roots may be others.
+void Coordinator::require_roots(const JobRecord& job) {
+  std::vector<Violation> violations;
+  for (const PathUse& use : path_uses(resolved_spec(job))) {
+    if (const std::string why = options_.roots.refuse(use.path); !why.empty()) violations.push_back({use.pointer, why});
+  }
+  if (!violations.empty()) throw ConfigError("job " + job.id, std::move(violations));
+}
+
 void Coordinator::write_run_folder(const JobRecord& job) {
   const std::string run = run_folder(job.id);
   create_folders_durably(run + "/logs");
@@ -85,6 +94,7 @@ void Coordinator::start(JobRecord job, const Decision& decision) {
     transaction.commit();
   }
   try {
+    require_roots(job);
     write_run_folder(job);
     if (options_.worker_tokens) write_worker_token(job, attempt.number);
     const ProcessIdentity process = launcher_->launch(launch_request(job, attempt.number));

@@ -4,7 +4,6 @@
 #include <nlohmann/json.hpp>
 
 #include <chrono>
-#include <ctime>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -13,9 +12,11 @@
 #include "common/durable_file.h"
 #include "common/error.h"
 #include "common/secret.h"
+#include "common/time_text.h"
 #include "coordinator/access_tokens.h"
 #include "coordinator/backup.h"
 #include "coordinator/data_lock.h"
+#include "coordinator/job_view.h"
 #include "coordinator/store.h"
 
 namespace onestep {
@@ -29,9 +30,13 @@ double unix_now() {
 
 // The database of a data folder, also while a coordinator runs on it. A layout older than this program's is brought up
 // only where no coordinator runs: one that runs is then of an older version.
-Store open_store(const std::string& data) {
-  create_folders_durably(data);
+Store open_store(const std::string& data, bool make = false) {
   const std::string path = data + "/coordinator.sqlite";
+  if (make) {
+    create_folders_durably(data);
+  } else if (!file_exists(path)) {
+    throw Error(ErrorCode::kNotFound, data + ": expected the data folder of a coordinator, found no database in it; name it with --data DIR");
+  }
   std::optional<DataLock> lock;
   try {
     lock.emplace(data);
@@ -46,42 +51,6 @@ Store open_store(const std::string& data) {
   return Store(path);
 }
 
-// "90d", "12h", "30m" -> seconds; nullopt for anything else.
-std::optional<double> seconds_of(const std::string& text) {
-  if (text.size() < 2 || text.size() > 6) return std::nullopt;
-  const std::string digits = text.substr(0, text.size() - 1);
-  if (digits.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
-  const double count = std::stod(digits);
-  switch (text.back()) {
-    case 'd': return count * 86400;
-    case 'h': return count * 3600;
-    case 'm': return count * 60;
-    case 's': return count;
-    default: return std::nullopt;
-  }
-}
-
-std::string time_text(double time) {
-  if (time == 0) return "-";
-  const auto seconds = static_cast<std::time_t>(time);
-  std::tm parts{};
-  ::gmtime_r(&seconds, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%SZ", &parts);
-  return text;
-}
-
-const char* state_of(const TokenRecord& token, double now) {
-  if (token.revoked > 0) return "revoked";
-  return token.expires > 0 && token.expires <= now ? "expired" : "valid";
-}
-
-Json view(const TokenRecord& token, double now) {
-  return {{"id", token.id},           {"role", token.role},
-          {"label", token.label},     {"state", state_of(token, now)},
-          {"created", token.created}, {"expires", token.expires > 0 ? Json(token.expires) : Json(nullptr)}};
-}
-
 struct ToolOptions {
   std::string data = "onestep-data";
   std::string role, label, expires = "90d", out, id;
@@ -93,13 +62,13 @@ int add_token(const ToolOptions& options) {
   if (!role) {
     throw Error(ErrorCode::kUsage, "--role: expected read, submit or admin, found \"" + options.role + "\"");
   }
-  const std::optional<double> lifetime = options.expires == "never" ? 0 : seconds_of(options.expires);
+  const std::optional<double> lifetime = options.expires == "never" ? 0 : seconds_from_text(options.expires);
   if (!lifetime) {
     throw Error(ErrorCode::kUsage, "--expires: expected a time such as 90d, 12h or 30m, or never, found \"" + options.expires + "\"");
   }
   const double now = unix_now();
   const NewToken token = make_token(*role, options.label, now, *lifetime > 0 ? now + *lifetime : 0);
-  Store store = open_store(options.data);
+  Store store = open_store(options.data, /*make=*/true);  // the first token comes before the first coordinator
   // What can't be handed over must not open anything.
   if (!options.out.empty()) write_secret_file(options.out, token.text + "\n");
   {
@@ -108,12 +77,12 @@ int add_token(const ToolOptions& options) {
     transaction.commit();
   }
   if (options.json) {
-    Json line = view(token.record, now);
+    Json line = token_view(token.record, now);
     if (options.out.empty()) line["token"] = token.text;
     std::cout << line.dump() << "\n";
   } else {
     std::cerr << "token " << token.record.id << " of role " << token.record.role << ", expires "
-              << (token.record.expires > 0 ? time_text(token.record.expires) : "never")
+              << (token.record.expires > 0 ? utc_text(token.record.expires) : "never")
               << (options.out.empty() ? "; it is shown this once:" : "; written to " + options.out) << "\n";
     if (options.out.empty()) std::cout << token.text << "\n";
   }
@@ -125,13 +94,17 @@ int list_tokens(const ToolOptions& options) {
   const double now = unix_now();
   Json items = Json::array();
   for (const TokenRecord& token : store.tokens()) {
-    items.push_back(view(token, now));
+    items.push_back(token_view(token, now));
     if (options.json) continue;
-    std::cout << token.id << "  " << token.role << std::string(8 - token.role.size(), ' ') << state_of(token, now) << "  created "
-              << time_text(token.created) << "  expires " << (token.expires > 0 ? time_text(token.expires) : "never")
+    std::cout << token.id << "  " << token.role << std::string(8 - token.role.size(), ' ') << token_state(token, now) << "  created "
+              << utc_text(token.created) << "  expires " << (token.expires > 0 ? utc_text(token.expires) : "never")
               << (token.label.empty() ? "" : "  " + token.label) << "\n";
   }
-  if (options.json) std::cout << Json{{"items", items}}.dump() << "\n";
+  if (options.json) {
+    std::cout << Json{{"items", items}}.dump() << "\n";
+  } else if (items.empty()) {
+    std::cout << "no tokens\n";
+  }
   return 0;
 }
 

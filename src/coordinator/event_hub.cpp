@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "common/log.h"
 #include "common/run_folder.h"
 #include "coordinator/beneath.h"
 

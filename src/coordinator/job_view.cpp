@@ -125,4 +125,13 @@ Json worker_view(const WorkerRecord& worker) {
           {"trouble", worker.trouble}};
 }
 
+Json token_view(const TokenRecord& token, double now) {
+  return {{"id", token.id},
+          {"role", token.role},
+          {"label", token.label},
+          {"state", token_state(token, now)},
+          {"created", token.created},
+          {"expires", time_or_null(token.expires)}};
+}
+
 }  // namespace onestep

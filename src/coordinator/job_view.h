@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "coordinator/access_tokens.h"
 #include "coordinator/rank_board.h"
 #include "coordinator/store.h"
 
@@ -26,5 +27,6 @@ nlohmann::ordered_json metric_view(const MetricPoint& point);
 // an event of type metric.
 nlohmann::ordered_json metric_event(const MetricPoint& point, const nlohmann::json& values);
 nlohmann::ordered_json worker_view(const WorkerRecord& worker);
+nlohmann::ordered_json token_view(const TokenRecord& token, double now);
 
 }  // namespace onestep

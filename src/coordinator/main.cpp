@@ -10,6 +10,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -145,7 +146,7 @@ class Service {
                         }},
                    telemetry_door(arguments)),
         coordinator_(
-            {.data = arguments.data, .slots = num_slots(arguments), .clock = unix_seconds, .worker_tokens = true},
+            {.data = arguments.data, .slots = num_slots(arguments), .clock = unix_seconds, .worker_tokens = true, .roots = file_roots(arguments)},
             make_launcher(arguments.launcher, cores())),
         api_(coordinator_, {.access = access_rules(arguments), .roots = file_roots(arguments), .queue = arguments.queue}),
         timer_(io),
@@ -326,6 +327,9 @@ std::optional<int> parse_arguments(int argc, char** argv, Arguments& arguments) 
   return std::nullopt;
 }
 
+// A request's memory is kept for the next one: given back to the system, it would be asked for again a thousand times a second.
+void keep_freed_memory() { ::mallopt(M_TRIM_THRESHOLD, 32 << 20); }
+
 int run(int argc, char** argv) {
   if (is_data_tool(argc, argv)) return run_data_tool(argc, argv);
   Arguments arguments;
@@ -334,6 +338,7 @@ int run(int argc, char** argv) {
   set_log_context("coordinator");
   std::signal(SIGPIPE, SIG_IGN);
   raise_descriptor_limit();
+  keep_freed_memory();
   check_doors(arguments);
   asio::io_context io(1);
   Service service(io, arguments);

@@ -57,6 +57,12 @@ constexpr const char* kAnswerSchemas = R"json({
 "Sample": {"type": "object", "required": ["iteration", "images", "evaluation", "frechet", "url"]},
 "Metrics": {"type": "object", "required": ["job", "series"], "properties": {"job": {"type": "string"}, "series": {"type": "array",
   "items": {"type": "object", "required": ["key", "points"]}}}},
+"Token": {"type": "object", "required": ["id", "role", "label", "state", "created", "expires"], "properties": {
+  "id": {"type": "string"}, "role": {"enum": ["read", "submit", "admin"]}, "label": {"type": "string"},
+  "state": {"enum": ["valid", "expired", "revoked"]}, "created": {"$ref": "#/components/schemas/Time"},
+  "expires": {"$ref": "#/components/schemas/Time"}}},
+"NewToken": {"type": "object", "required": ["id", "role", "token"], "properties": {"id": {"type": "string"},
+  "role": {"enum": ["read", "submit", "admin"]}, "token": {"type": "string"}}},
 "Health": {"type": "object", "required": ["status", "version", "commit"]},
 "Ready": {"type": "object", "required": ["status"]}
 })json";
@@ -74,10 +80,27 @@ Json schemas() {
   Json all = Json::parse(kAnswerSchemas);
   const std::vector<std::pair<const char*, const char*>> pages = {
       {"JobPage", "JobSummary"}, {"PipelinePage", "Pipeline_"}, {"CheckpointPage", "Checkpoint"},
-      {"ShardPage", "Shard"},    {"WorkerPage", "Worker"},      {"SamplePage", "Sample"}};
+      {"ShardPage", "Shard"},    {"WorkerPage", "Worker"},      {"SamplePage", "Sample"},
+      {"TokenPage", "Token"}};
   for (const auto& [name, item] : pages) all[name] = page_of(item);
   const Json specs = job_spec_schemas(kSchemas);
   for (const auto& [name, schema] : specs.items()) all[name] = schema;
+  all["TokenRequest"] = {{"type", "object"},
+                         {"required", {"role"}},
+                         {"additionalProperties", false},
+                         {"properties",
+                          {{"role", {{"enum", {"read", "submit", "admin"}}}},
+                           {"label",
+                            {{"type", "string"},
+                             {"maxLength", kMaxTokenLabel},
+                             {"pattern", "^[^\\u0000-\\u001f\\u007f]*$"},
+                             {"description", "for people: whose it is"}}},
+                           {"lifetime_s",
+                            {{"type", "integer"},
+                             {"minimum", 0},
+                             {"maximum", kMaxTokenLifetime_s},
+                             {"default", kTokenLifetime_s},
+                             {"description", "0: it never expires"}}}}}};
   all["Submission"] = {{"type", "object"},
                        {"required", {"spec", "base"}},
                        {"additionalProperties", false},

@@ -69,6 +69,19 @@ HttpResponse problem(const Error& error, const std::string& instance) {
                  errors, query != nullptr);
 }
 
+const std::vector<std::string>& problem_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all = {"unauthorized", "forbidden"};
+    for (const ErrorCode code : {ErrorCode::kInternal, ErrorCode::kUsage, ErrorCode::kConfig, ErrorCode::kNotFound, ErrorCode::kCorrupt,
+                                 ErrorCode::kMismatch, ErrorCode::kIo, ErrorCode::kUnavailable, ErrorCode::kConflict,
+                                 ErrorCode::kJobFailed, ErrorCode::kInterrupted}) {
+      all.emplace_back(to_string(code));
+    }
+    return all;
+  }();
+  return names;
+}
+
 int http_status(ErrorCode code) {
   switch (code) {
     case ErrorCode::kUsage:

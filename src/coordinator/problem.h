@@ -18,6 +18,9 @@ HttpResponse problem(int status, const std::string& name, const std::string& det
 // The same for an exception; a ConfigError's violations become errors[].
 HttpResponse problem(const Error& error, const std::string& instance);
 
+// Every name that a problem has: those of the error codes, and "unauthorized" and "forbidden".
+const std::vector<std::string>& problem_names();
+
 // 400 kUsage, 404 kNotFound, 409 kConflict, 422 kConfig and kMismatch, 503 kUnavailable, 507 kIo,
 // else 500.
 int http_status(ErrorCode code);

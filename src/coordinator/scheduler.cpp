@@ -20,7 +20,7 @@ class SlotQueue {
   }
 
   Decision decide(const ReadyJob& job) {
-    if (!held_by_.empty()) return {job.id, false, "behind " + held_by_ + ", which comes first", 0};
+    if (held_) return {job.id, false, kBehindOthers, 0};
     if (job.not_before > now_) return hold(job, "waits a moment before the restart");
     if (job.ranks > slots_ && !oversubscribe_) return decide_fewer(job);
     if (job.ranks > slots_) {
@@ -58,7 +58,7 @@ class SlotQueue {
   }
 
   Decision hold(const ReadyJob& job, const std::string& reason) {
-    held_by_ = job.id;
+    held_ = true;
     return {job.id, false, reason, 0};
   }
 
@@ -66,7 +66,7 @@ class SlotQueue {
   double now_;
   bool oversubscribe_;
   int used_ = 0;
-  std::string held_by_;
+  bool held_ = false;
 };
 
 // One automatic evaluation at a time.

@@ -42,6 +42,9 @@ struct Decision {
   int ranks = 0;       // to start it with
 };
 
+// Of those that others hold back. It names none of them: each start would change it for all that wait.
+inline constexpr const char* kBehindOthers = "waits for its turn behind other jobs";
+
 // One decision for each ready job, in the order of their numbers.
 std::vector<Decision> schedule(std::vector<ReadyJob> ready, const std::vector<RunningJob>& running,
                                int slots, double now, bool oversubscribe = true);

@@ -139,6 +139,12 @@ Store::Store(const std::string& path) : database_(std::make_unique<Database>()) 
   }
 }
 
+void Store::copy_log_beside_the_work() {
+  if (database_->log_copier) return;
+  const char* path = sqlite3_db_filename(database_->handle, "main");
+  database_->log_copier = std::make_unique<LogCopier>(database_->handle, path);
+}
+
 Store::Store(Store&&) noexcept = default;
 Store& Store::operator=(Store&&) noexcept = default;
 Store::~Store() = default;
@@ -176,7 +182,7 @@ std::int64_t Store::next_pipeline_number() { return database_->next("pipelines")
 std::int64_t Store::next_job_number() { return database_->next("jobs"); }
 
 void Store::insert_pipeline(const PipelineRecord& pipeline) {
-  Statement statement(database_->handle, "INSERT INTO pipelines VALUES (?, ?, ?, ?)");
+  Statement& statement = database_->statement("INSERT INTO pipelines VALUES (?, ?, ?, ?)");
   (statement << pipeline.number << pipeline.id << pipeline.name << pipeline.created).run();
 }
 
@@ -193,8 +199,7 @@ std::optional<PipelineRecord> Store::pipeline(const std::string& id) {
 }
 
 void Store::insert_job(const JobRecord& job) {
-  Statement statement(
-      database_->handle,
+  Statement& statement = database_->statement(
       "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   statement << job.number << job.id << job.name << job.kind << job.pipeline;
   if (job.parent.empty()) {
@@ -209,16 +214,15 @@ void Store::insert_job(const JobRecord& job) {
   bind_json(statement, job.progress);
   statement.run();
   for (std::size_t i = 0; i < job.after.size(); ++i) {
-    Statement dependency(database_->handle, "INSERT INTO dependencies VALUES (?, ?, ?)");
+    Statement& dependency = database_->statement("INSERT INTO dependencies VALUES (?, ?, ?)");
     (dependency << job.id << static_cast<std::int64_t>(i) << job.after[i]).run();
   }
 }
 
 void Store::update_job(const JobRecord& job) {
-  Statement statement(database_->handle,
-                      "UPDATE jobs SET state = ?, reason = ?, attempts = ?, failures = ?, "
-                      "not_before = ?, cancel_requested = ?, stop_requested = ?, started = ?, "
-                      "ended = ?, digest = ?, outcome = ?, progress = ?, ranks = ? WHERE id = ?");
+  Statement& statement = database_->statement(
+      "UPDATE jobs SET state = ?, reason = ?, attempts = ?, failures = ?, not_before = ?, cancel_requested = ?, stop_requested = ?, "
+      "started = ?, ended = ?, digest = ?, outcome = ?, progress = ?, ranks = ? WHERE id = ?");
   statement << to_string(job.state) << job.reason << job.attempts << job.failures << job.not_before
             << job.cancel_requested << job.stop_requested << job.started << job.ended << job.digest;
   bind_json(statement, job.outcome);
@@ -292,6 +296,14 @@ std::vector<JobRecord> Store::unfinished_jobs() {
       " FROM jobs WHERE state IN " + kUnfinishedStates + " ORDER BY number";
   Statement& statement = database_->statement(sql.c_str());
   return read_jobs(*database_, statement);
+}
+
+bool Store::has_queued_before(std::int64_t number) {
+  Statement& row = database_->statement("SELECT EXISTS(SELECT 1 FROM jobs WHERE state = 'queued' AND parent IS NULL AND number < ?)");
+  row << number;
+  bool found = false;
+  while (row.step()) row >> found;
+  return found;
 }
 
 std::map<std::string, std::int64_t> Store::num_jobs_by_state() {

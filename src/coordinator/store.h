@@ -171,7 +171,7 @@ struct SubmissionRecord {
   std::string key;          // with whose it is
   std::string fingerprint;  // SHA-256 of the body
   std::string pipeline;     // id
-  std::string answer;       // the body; "": the coordinator ended before it had one
+  std::string answer;       // the body; "": by a version that stored it later, and ended before
   double created = 0;
 };
 
@@ -195,6 +195,9 @@ class Store {
   // Creates or opens. Errors: kMismatch for a newer schema version; kCorrupt; kIo.
   // An older version is brought to this one, in one transaction a version.
   explicit Store(const std::string& path);
+  // From now on a commit is one sync of the log, and never more: what it holds is copied into the database file by a thread. For the
+  // process that lives long; others copy as they commit.
+  void copy_log_beside_the_work();
   // A copy of the database at one moment, whole and synced, while others read and write it. `to` must not exist.
   // Errors: kIo, kCorrupt.
   void copy_to(const std::string& to);
@@ -303,11 +306,12 @@ class Store {
   void put_attempt_token(const std::string& job, int attempt, const std::string& hash);
   std::string attempt_token(const std::string& job, int attempt);
 
-  void insert_submission(const SubmissionRecord& submission);
-  void put_submission_answer(const std::string& key, const std::string& answer);
+  void put_submission(const SubmissionRecord& submission);  // instead of an older one of that key
   std::optional<SubmissionRecord> submission(const std::string& key);
   void forget_submissions(double before);  // those created earlier
 
+  // Does a job with a smaller number wait for slots: queued, and no automatic evaluation?
+  bool has_queued_before(std::int64_t number);
   std::vector<PipelineRecord> pipelines(std::int64_t after, std::int64_t limit);  // by number, without their jobs
   std::int64_t num_unfinished_jobs();                                             // as unfinished_jobs()
 

@@ -10,6 +10,7 @@
 
 #include "coordinator/sqlite.h"
 #include "coordinator/store.h"
+#include "coordinator/store_log.h"
 
 namespace onestep {
 
@@ -20,8 +21,10 @@ struct Store::Database {
   sqlite3* handle = nullptr;
   // By their text; for what runs thousands of times a second.
   std::map<std::string, std::unique_ptr<Statement>> prepared;
+  std::unique_ptr<LogCopier> log_copier;  // null: whoever commits copies
 
   ~Database() {
+    log_copier.reset();
     prepared.clear();
     sqlite3_close(handle);
   }
@@ -41,16 +44,16 @@ struct Store::Database {
     return number;
   }
 
-  std::vector<std::string> texts(const char* sql, const std::string& argument) const {
-    Statement query(handle, sql);
+  std::vector<std::string> texts(const char* sql, const std::string& argument) {
+    Statement& query = statement(sql);
     query << argument;
     std::vector<std::string> values;
     while (query.step()) query >> values.emplace_back();
     return values;
   }
 
-  std::int64_t next(const char* counter) const {
-    Statement query(handle, "UPDATE counters SET value = value + 1 WHERE name = ? RETURNING value");
+  std::int64_t next(const char* counter) {
+    Statement& query = statement("UPDATE counters SET value = value + 1 WHERE name = ? RETURNING value");
     query << counter;
     std::int64_t value = 0;
     while (query.step()) query >> value;

@@ -86,14 +86,9 @@ std::string Store::attempt_token(const std::string& job, int attempt) {
   return hash;
 }
 
-void Store::insert_submission(const SubmissionRecord& submission) {
-  Statement statement(database_->handle, "INSERT INTO submissions VALUES (?, ?, ?, ?, ?)");
+void Store::put_submission(const SubmissionRecord& submission) {
+  Statement& statement = database_->statement("INSERT OR REPLACE INTO submissions VALUES (?, ?, ?, ?, ?)");
   (statement << submission.key << submission.fingerprint << submission.pipeline << submission.answer << submission.created).run();
-}
-
-void Store::put_submission_answer(const std::string& key, const std::string& answer) {
-  Statement statement(database_->handle, "UPDATE submissions SET answer = ? WHERE key = ?");
-  (statement << answer << key).run();
 }
 
 std::optional<SubmissionRecord> Store::submission(const std::string& key) {
@@ -122,11 +117,8 @@ std::vector<PipelineRecord> Store::pipelines(std::int64_t after, std::int64_t li
 }
 
 std::int64_t Store::num_unfinished_jobs() {
-  const std::string sql = std::string("SELECT COUNT(*) FROM jobs WHERE state IN ") + kUnfinishedStates;
-  Statement statement(database_->handle, sql.c_str());
-  std::int64_t count = 0;
-  if (statement.step()) statement >> count;
-  return count;
+  static const std::string sql = std::string("SELECT COUNT(*) FROM jobs WHERE state IN ") + kUnfinishedStates;
+  return database_->count(sql.c_str());
 }
 
 }  // namespace onestep

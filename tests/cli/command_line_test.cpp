@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <filesystem>
+
 #include "cli/canned_server.h"
 #include "cli/local_program.h"
 #include "support/files.h"
@@ -165,6 +167,41 @@ TEST(CommandLine, FollowEndsWithOneJsonObjectAndTheJobsFate) {
   const ProgramResult failed = onestep("submit " + kPipeline + " --follow --url " + bad.url());
   EXPECT_EQ(failed.exit_status, 7);
   EXPECT_THAT(failed.output, HasSubstr("onestep: a: failed: why"));
+}
+
+TEST(CommandLine, AJobIsShownLineByLine) {
+  CannedServer server({http_answer(
+      200, "application/json",
+      R"({"id":"distill-4","name":"distill","kind":"distill","after":["teacher-2","pairs-3"],"state":"succeeded","reason":"attempt 1 succeeded",)"
+      R"("created":1000,"started":1010,"ended":1075,"attempts":[{"number":1,"state":"succeeded","reason":"succeeded"}],)"
+      R"("result":{"images":1280,"generator_sha256":"0a26","seconds":{"all":3}}})")});
+  EXPECT_EQ(onestep("show distill --url " + server.url()).output,
+            "id       distill-4\n"
+            "name     distill\n"
+            "kind     distill\n"
+            "after    teacher-2, pairs-3\n"
+            "state    succeeded\n"
+            "reason   attempt 1 succeeded\n"
+            "created  1970-01-01 00:16:40Z\n"
+            "started  1970-01-01 00:16:50Z\n"
+            "ended    1970-01-01 00:17:55Z, after 1:05\n"
+            "attempt 1: succeeded\n"
+            "result\n"
+            "  generator_sha256  0a26\n"
+            "  images            1280\n"
+            "  seconds           {\"all\":3}\n");
+}
+
+TEST(CommandLine, TokensBesideTheDataFolderNeedOne) {
+  const TempFolder folder;
+  for (const char* command : {"list", "revoke 1a2b3c4d"}) {
+    const ProgramResult run = onestep(std::string("token ") + command + " --data " + (folder / "none"));
+    EXPECT_EQ(run.exit_status, 4) << command;
+    EXPECT_THAT(run.output, HasSubstr("expected the data folder of a coordinator"));
+    EXPECT_FALSE(std::filesystem::exists(folder / "none"));
+  }
+  EXPECT_EQ(onestep("token add --role read --data " + (folder / "new")).exit_status, 0);
+  EXPECT_THAT(onestep("token list --data " + (folder / "new")).output, HasSubstr("  read    valid"));
 }
 
 TEST(CommandLine, LogsGoOnFromTheOffsetTheyReached) {

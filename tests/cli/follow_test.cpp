@@ -102,6 +102,14 @@ TEST(Follow, AFailureEndsItWithWhatItBlocks) {
   EXPECT_THAT(failure_lines(watched.result), ElementsAre("a: failed: why", "b: blocked: why"));
 }
 
+TEST(Follow, SaysHowLongAllTook) {
+  FollowResult result;
+  result.jobs = {{{"name", "a"}, {"started", 110.0}, {"ended", 130.0}}, {{"name", "b"}, {"started", 100.0}, {"ended", 165.4}}};
+  EXPECT_EQ(success_line(result, "p-1"), "p-1: 2 jobs succeeded in 1:05");
+  result.jobs = {{{"name", "a"}, {"started", nullptr}}};
+  EXPECT_EQ(success_line(result, "p-1"), "p-1: 1 job succeeded");
+}
+
 TEST(Follow, WaitsForACoordinatorThatComesBack) {
   Script script{{answer({job("a", "running")}), json(), json(), json(), answer({job("a", "succeeded")})}};
   const Watched watched = watch(script);

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 #include <hdf5.h>
 
-#include <chrono>
+#include <sys/stat.h>
+
+#include <filesystem>
 #include <functional>
 
 #include "common/error.h"
@@ -34,9 +36,9 @@ class Hdf5Guard : public testing::Test {
     H5Dclose(H5Dcreate2(file, name, H5T_STD_U8LE, space, H5P_DEFAULT, creation, H5P_DEFAULT));
     H5Sclose(space);
   }
-  static void expect_refused(const std::string& path, const std::string& why) {
+  static void expect_refused(const std::string& path, const std::string& why, const LockedChildLimits& limits = {}) {
     try {
-      check_hdf5_in_child(path);
+      check_hdf5_in_child(path, limits);
       ADD_FAILURE() << "passed: " << path;
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kCorrupt);
@@ -113,6 +115,47 @@ TEST_F(Hdf5Guard, RefusesFiltersThatAPluginWouldServe) {
     });
     expect_refused(path, "a filter other than");
   }
+}
+
+TEST_F(Hdf5Guard, RefusesMoreThanAHundredThousandObjects) {
+  const auto with_links = [](int count) {
+    return [count](hid_t file) {
+      add_dataset(file, "a");
+      for (int i = 1; i < count; ++i) H5Lcreate_hard(file, "a", file, std::to_string(i).c_str(), H5P_DEFAULT, H5P_DEFAULT);
+    };
+  };
+  check_hdf5_in_child(make("many.h5", with_links(100'000)));
+  expect_refused(make("too_many.h5", with_links(100'001)), "one of more than 100,000 links");
+}
+
+// The heap that holds the names of the root group's links is said to be `bytes` long, in a file that is (with holes).
+void claim_a_large_heap(const std::string& path, std::uint64_t bytes) {
+  std::string file = slurp(path);
+  const std::size_t heap = file.find("HEAP");
+  ASSERT_NE(heap, std::string::npos);
+  const auto put = [&](std::size_t at, std::uint64_t value) {
+    for (int i = 0; i < 8; ++i) file[at + static_cast<std::size_t>(i)] = static_cast<char>(value >> (8 * i));
+  };
+  put(heap + 8, bytes);
+  put(40, bytes + (1 << 20));  // where the file ends, by the superblock of version 0
+  spit(path, file);
+  std::filesystem::resize_file(path, bytes + (1 << 20));
+}
+
+TEST_F(Hdf5Guard, RefusesWhatNeedsMoreMemoryThanItsLimit) {
+  const auto add_one = [](hid_t file) { add_dataset(file, "a"); };
+  const std::string path = make("heap.h5", add_one);
+  claim_a_large_heap(path, 16 << 20);
+  check_hdf5_in_child(path);
+  claim_a_large_heap(make("heap.h5", add_one), std::uint64_t{5} << 28);
+  expect_refused(path, "can't look through it within 1024 MiB");
+}
+
+TEST_F(Hdf5Guard, RefusesWhatKeepsTheLibraryBusy) {
+  // A pipe is opened as any file is, and never answers.
+  ASSERT_EQ(::mkfifo((folder_ / "pipe.h5").c_str(), 0600), 0);
+  expect_refused(folder_ / "pipe.h5", "keeps the HDF5 library busy for more than 1 s", {.time_s = 1});
+  EXPECT_EQ(LockedChildLimits{}.time_s, 10);
 }
 
 TEST_F(Hdf5Guard, AFileThatChangedIsLookedAtAgain) {

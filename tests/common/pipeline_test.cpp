@@ -61,17 +61,17 @@ TEST(Pipeline, ASingleSpecIsAPipelineOfOne) {
   ASSERT_THAT(order_of(pipeline), ElementsAre("alone"));
   EXPECT_EQ(std::get<ExportSpec>(pipeline.jobs[0].spec.options).model, "/base/m");
   EXPECT_THAT(problems(job("alone", "@other")),
-              ElementsAre(": expected a job of this pipeline (alone), found 'other'"));
+              ElementsAre("/model: expected a job of this pipeline (alone), found 'other'"));
 }
 
 TEST(Pipeline, RefusesUnknownNamesDuplicatesAndCircles) {
   EXPECT_THAT(problems(pipeline_of({job("a", "@c"), job("b", "/m", {"d"})})),
-              ElementsAre("/jobs/0: expected a job of this pipeline (a, b), found 'c'",
-                          "/jobs/1: expected a job of this pipeline (a, b), found 'd'"));
+              ElementsAre("/jobs/0/model: expected a job of this pipeline (a, b), found 'c'",
+                          "/jobs/1/after: expected a job of this pipeline (a, b), found 'd'"));
   EXPECT_THAT(problems(pipeline_of({job("a", "/m"), job("a", "/m")})),
               ElementsAre("/jobs/1/name: expected a name of its own, found 'a' twice"));
   EXPECT_THAT(problems(pipeline_of({job("a", "@a")})),
-              ElementsAre("/jobs/0: expected to come after other jobs, found 'a' itself"));
+              ElementsAre("/jobs/0/model: expected to come after other jobs, found 'a' itself"));
   EXPECT_THAT(problems(pipeline_of({job("free", "/m"), job("a", "@b"), job("b", "@a")})),
               ElementsAre(testing::AllOf(HasSubstr("found a circle"), HasSubstr("a, b"))));
 }

@@ -33,10 +33,13 @@ class LockedApi : public testing::Test {
     return made.text;
   }
   HttpResponse call(const std::string& method, const std::string& target, const std::string& bearer = "",
-                    std::map<std::string, std::string> headers = {}) {
+                    std::map<std::string, std::string> headers = {}, const std::string& body = "") {
     headers.emplace("host", "127.0.0.1:8080");
     if (!bearer.empty()) headers.emplace("authorization", "Bearer " + bearer);
-    return api_.handle({method, target, std::move(headers), ""});
+    return api_.handle({method, target, std::move(headers), body});
+  }
+  HttpResponse add_token(const std::string& bearer, const json& body) {
+    return call("POST", "/api/v1/tokens", bearer, {{"content-type", "application/json"}}, body.dump());
   }
 
   TempFolder folder_;
@@ -98,6 +101,76 @@ TEST_F(LockedApi, RefusesForgedExpiredAndRevokedTokens) {
   EXPECT_EQ(call("GET", "/api/v1/jobs", other).status, 200);
   Store(folder_ / "data/coordinator.sqlite").revoke_token(other.substr(8, 8), now_);
   EXPECT_THAT(call("GET", "/api/v1/jobs", other).body, HasSubstr("was revoked")) << "at once, by another process";
+}
+
+TEST_F(LockedApi, AnAdminMakesListsAndRevokesTokens) {
+  const std::string admin = token(Role::kAdmin), submit = token(Role::kSubmit), read = token(Role::kRead);
+  for (const std::string& low : {submit, read}) {
+    EXPECT_EQ(add_token(low, {{"role", "admin"}}).status, 403);
+    EXPECT_EQ(call("GET", "/api/v1/tokens", low).status, 403);
+    EXPECT_EQ(call("DELETE", "/api/v1/tokens/" + admin.substr(8, 8), low).status, 403);
+  }
+  now_ = 1010;
+  const HttpResponse made = add_token(admin, {{"role", "submit"}, {"label", "ci"}, {"lifetime_s", 60}});
+  ASSERT_EQ(made.status, 201) << made.body;
+  const json token = json::parse(made.body);
+  EXPECT_EQ(token["role"], "submit");
+  EXPECT_EQ(token["expires"], 1070);
+  const std::string target = "/api/v1/tokens/" + token["id"].get<std::string>();
+  EXPECT_EQ(made.headers.at("Location"), target);
+  EXPECT_EQ(call("POST", "/api/v1/jobs/x/cancel", token["token"]).status, 404) << "it opens what its role may";
+  EXPECT_EQ(call("GET", "/api/v1/tokens", token["token"]).status, 403);
+
+  const HttpResponse listed = call("GET", "/api/v1/tokens", admin);
+  EXPECT_THAT(listed.body, Not(HasSubstr(token["token"].get<std::string>().substr(17)))) << "shown once";
+  EXPECT_EQ(json::parse(listed.body)["items"].size(), 4);
+  EXPECT_EQ(json::parse(listed.body)["items"][3], (json{{"id", token["id"]}, {"role", "submit"}, {"label", "ci"}, {"state", "valid"},
+                                                        {"created", 1010}, {"expires", 1070}}));
+  EXPECT_EQ(json::parse(call("GET", "/api/v1/tokens?limit=3", admin).body)["next"], "/api/v1/tokens?page_token=3&limit=3");
+  EXPECT_EQ(json::parse(call("GET", "/api/v1/tokens?page_token=3&limit=3", admin).body)["items"].size(), 1);
+
+  for (int again = 0; again < 2; ++again) {
+    const HttpResponse revoked = call("DELETE", target, admin);
+    EXPECT_EQ(revoked.status, 200);
+    EXPECT_EQ(json::parse(revoked.body)["state"], "revoked");
+  }
+  EXPECT_EQ(call("GET", "/api/v1/jobs", token["token"]).status, 401);
+  EXPECT_EQ(call("DELETE", "/api/v1/tokens/none", admin).status, 404);
+}
+
+TEST_F(LockedApi, ATokenOfRoleAdminIsLeft) {
+  const std::string first = token(Role::kAdmin), expiring = token(Role::kAdmin, 2000);
+  const std::string target = "/api/v1/tokens/" + first.substr(8, 8);
+  now_ = 2000;
+  const HttpResponse refused = call("DELETE", target, first);
+  EXPECT_EQ(refused.status, 409);
+  EXPECT_THAT(refused.body, HasSubstr("the last valid one of role admin"));
+  EXPECT_EQ(call("DELETE", "/api/v1/tokens/" + expiring.substr(8, 8), first).status, 200);
+  const std::string second = json::parse(add_token(first, {{"role", "admin"}, {"lifetime_s", 0}}).body)["token"];
+  EXPECT_EQ(call("DELETE", target, first).status, 200);
+  EXPECT_EQ(call("GET", "/api/v1/tokens", first).status, 401);
+  EXPECT_EQ(call("GET", "/api/v1/tokens", second).status, 200);
+}
+
+TEST_F(LockedApi, NamesEveryWrongFieldOfATokensRequest) {
+  const std::string admin = token(Role::kAdmin);
+  const auto pointers = [&](const json& body) {
+    const HttpResponse response = add_token(admin, body);
+    EXPECT_EQ(response.status, 422) << body;
+    std::vector<std::string> found;
+    const json document = json::parse(response.body);
+    for (const json& error : document["errors"]) found.push_back(error["pointer"]);
+    return found;
+  };
+  using testing::UnorderedElementsAre;
+  EXPECT_THAT(pointers({{"role", "root"}, {"label", std::string(101, 'x')}, {"lifetime_s", -1}, {"colour", 1}}),
+              UnorderedElementsAre("/role", "/label", "/lifetime_s", "/colour"));
+  EXPECT_THAT(pointers({{"label", "a\nb"}}), UnorderedElementsAre("/role", "/label"));
+  EXPECT_THAT(pointers({{"role", 3}}), UnorderedElementsAre("/role"));
+  EXPECT_THAT(pointers(json::array()), UnorderedElementsAre(""));
+  EXPECT_EQ(call("POST", "/api/v1/tokens", admin, {{"content-type", "application/json"}}, "{").status, 400);
+  EXPECT_EQ(call("POST", "/api/v1/tokens", admin, {{"content-type", "text/plain"}}, "{}").status, 415);
+  EXPECT_EQ(json::parse(call("GET", "/api/v1/tokens", admin).body)["items"].size(), 1) << "nothing was made";
 }
 
 TEST_F(LockedApi, StoresNoToken) {

@@ -45,9 +45,11 @@ class Contract : public testing::Test {
   void start() {
     std::filesystem::create_directories(folder_ / "root");
     coordinator_ = std::make_unique<Coordinator>(
-        CoordinatorOptions{.data = folder_ / "data", .slots = 1, .clock = [this] { return now_; }}, std::make_unique<IdleLauncher>());
-    api_ = std::make_unique<Api>(*coordinator_, ApiOptions{.roots = FileRoots({folder_ / "root", folder_ / "data"}), .queue = 5});
+        CoordinatorOptions{.data = folder_ / "data", .slots = 1, .clock = [this] { return now_; }, .roots = roots()},
+        std::make_unique<IdleLauncher>());
+    api_ = std::make_unique<Api>(*coordinator_, ApiOptions{.roots = roots(), .queue = 5});
   }
+  [[nodiscard]] FileRoots roots() const { return FileRoots({folder_ / "root", folder_ / "data"}); }
   void SetUp() override { start(); }
 
   TempFolder folder_;
@@ -90,7 +92,9 @@ TEST_F(Contract, EveryOperationHasAHandlerAndARole) {
       if (const std::size_t at = path.find(part); at != std::string::npos) path.replace(at, std::string(part).size(), "none");
     }
     EXPECT_LT(call(operation.method, path).status, 500) << operation.id;
-    EXPECT_EQ(operation.role == Role::kSubmit, operation.method == "POST") << operation.id;
+    const bool of_tokens = operation.path.starts_with("/api/v1/tokens");
+    EXPECT_EQ(operation.role == Role::kAdmin, of_tokens) << operation.id;
+    EXPECT_EQ(operation.role == Role::kSubmit, operation.method != "GET" && !of_tokens) << operation.id;
   }
 }
 
@@ -104,6 +108,13 @@ TEST_F(Contract, NamesEveryWrongFieldOfAQuery) {
   EXPECT_EQ(call("GET", "/api/v1/events?types=state,").status, 400);
   EXPECT_EQ(call("GET", "/api/v1/jobs?limit=1&limit=2").status, 400);
   EXPECT_EQ(call("GET", "/api/v1/jobs?limit=%zz").status, 400);
+  ASSERT_EQ(submit("d").status, 201);
+  for (const char* most : {"/api/v1/jobs?limit=1000", "/api/v1/jobs/d/metrics?max_points=100000", "/api/v1/jobs/d/logs?limit=1048576"}) {
+    EXPECT_EQ(call("GET", most).status, 200) << most;
+  }
+  for (const char* more : {"/api/v1/jobs?limit=1001", "/api/v1/jobs/d/metrics?max_points=100001", "/api/v1/jobs/d/logs?limit=1048577"}) {
+    EXPECT_EQ(call("GET", more).status, 400) << more;
+  }
 }
 
 TEST_F(Contract, TheSameKeyAndBodyIsSubmittedOnce) {
@@ -183,6 +194,34 @@ TEST_F(Contract, ASpecNamesFilesBeneathTheRootsAlone) {
   EXPECT_THAT(pointers(second, root), ElementsAre("/spec/jobs/1/dataset/path"));
 }
 
+TEST_F(Contract, TheRootsAreLookedAtAgainWhenAJobIsLaunched) {
+  const std::string root = folder_ / "root";
+  const auto submit_one = [&](const std::string& name, const std::string& dataset, const std::string& output) {
+    const json spec = {{"name", name}, {"kind", "train_detector"}, {"dataset", {{"path", dataset}}}, {"output", output}};
+    const HttpResponse answer = call("POST", "/api/v1/jobs", json{{"spec", spec}, {"base", root}}.dump());
+    EXPECT_EQ(answer.status, 201) << answer.body;
+    return json::parse(answer.body)["jobs"][0]["id"].get<std::string>();
+  };
+  std::filesystem::create_directories(root + "/sets");
+  std::filesystem::create_directories(root + "/runs");
+  const std::string read = submit_one("read", "sets/digits.h5", ""), write = submit_one("write", "sets/digits.h5", "runs/mine"),
+                    honest = submit_one("honest", "other/digits.h5", "");
+  std::filesystem::create_directories(folder_ / "elsewhere");
+  for (const char* replaced : {"/sets", "/runs"}) {
+    std::filesystem::remove_all(root + replaced);
+    std::filesystem::create_symlink(folder_ / "elsewhere", root + replaced);
+  }
+  for (int turn = 0; turn < 3; ++turn) coordinator_->tick();
+  for (const std::string& id : {read, write}) {
+    const JobRecord job = coordinator_->job(id);
+    EXPECT_EQ(job.state, JobState::kFailed);
+    EXPECT_THAT(job.reason, HasSubstr("a symbolic link on the way"));
+    EXPECT_THAT(job.reason, HasSubstr("not retried"));
+  }
+  EXPECT_EQ(coordinator_->job(honest).state, JobState::kStarting);
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ / "elsewhere")) << "nothing was written through the link";
+}
+
 TEST_F(Contract, BombsAreRefused) {
   const auto status = [&](const std::string& body) { return call("POST", "/api/v1/jobs", body).status; };
   EXPECT_EQ(status(std::string(100'000, '[')), 400);
@@ -242,6 +281,20 @@ TEST_F(Downloads, OfACheckpointByItsListAlone) {
   const json shown = json::parse(call("GET", "/api/v1/jobs/d-1/checkpoints/00000010-a1").body);
   EXPECT_EQ(shown["files"].size(), 2);
   EXPECT_EQ(shown["files"][1]["bytes"], 5);
+}
+
+TEST_F(Downloads, AManifestThatIsTooLargeIsRefusedWhole) {
+  const std::string target = "/api/v1/jobs/d-1/checkpoints/00000010-a1";
+  std::filesystem::remove(checkpoint_ + "/link");
+  const std::string manifest = slurp(checkpoint_ + "/manifest.json");
+  spit(checkpoint_ + "/manifest.json", manifest + std::string((16 << 20) - manifest.size(), ' '));
+  EXPECT_EQ(call("GET", target).status, 200);
+  std::filesystem::resize_file(checkpoint_ + "/manifest.json", (16 << 20) + 1);
+  for (const std::string& each : {target, target + "/files/state.safetensors"}) {
+    const HttpResponse refused = call("GET", each);
+    EXPECT_EQ(refused.status, 409) << each;
+    EXPECT_THAT(refused.body, HasSubstr("expected at most 16777216 bytes, found 16777217"));
+  }
 }
 
 TEST_F(Downloads, OfAnExportThatHasSucceeded) {

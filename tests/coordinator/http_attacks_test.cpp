@@ -67,6 +67,8 @@ class Echo {
     if (request.target == "/events") {
       response.content_type = "text/event-stream";
       response.stream = std::make_shared<OneEvent>();
+    } else if (request.target == "/large") {
+      response.body = std::string(64 << 20, 'x');  // more than any buffer on the way takes
     } else {
       response.body = "{\"seen\":\"" + request.method + " " + request.target + "\"}";
     }
@@ -190,6 +192,19 @@ TEST(HttpLimits, SlowClientsAreDroppedAndOthersServedMeanwhile) {
   EXPECT_GE(served, 10);
   for (const RawSocket& socket : slow) EXPECT_TRUE(socket.is_closed());
   EXPECT_EQ(server.num_connections(), 0);
+}
+
+TEST(HttpLimits, AClientThatDoesNotReadItsAnswerIsDropped) {
+  HttpLimits limits;
+  limits.timeout = milliseconds(500);
+  Echo server(limits);
+  const RawSocket idle(server.port());
+  ASSERT_TRUE(idle.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+  const auto start = std::chrono::steady_clock::now();
+  while (server.num_connections() == 0 && std::chrono::steady_clock::now() - start < milliseconds(5'000)) std::this_thread::yield();
+  while (server.num_connections() > 0 && std::chrono::steady_clock::now() - start < milliseconds(10'000)) std::this_thread::yield();
+  EXPECT_EQ(server.num_connections(), 0);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(400)) << "it had its time";
 }
 
 TEST(HttpLimits, StreamsAreNotCountedAmongOrdinaryConnections) {

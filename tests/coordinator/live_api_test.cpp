@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "common/run_folder.h"
 #include "coordinator/api.h"
 #include "support/files.h"
@@ -136,6 +138,18 @@ TEST_F(LiveApi, SamplesAreListedAndSentOnce) {
   EXPECT_EQ(again.body, "");
   EXPECT_EQ(ask("GET", "/api/v1/jobs/judge/samples/7.png").status, 404);
   EXPECT_EQ(ask("GET", "/api/v1/jobs/judge/samples/..%2Fjob.json").status, 404);
+}
+
+TEST_F(LiveApi, APictureThatIsTooLargeIsRefused) {
+  finish();
+  const std::string file = coordinator_.run_folder("judge-1") + "/panel.png";
+  const std::string url = json::parse(ask("GET", "/api/v1/jobs/judge/samples").body).at("items")[0].at("url");
+  std::filesystem::resize_file(file, 64 << 20);
+  EXPECT_EQ(ask("GET", url).status, 200);
+  std::filesystem::resize_file(file, (64 << 20) + 1);
+  const HttpResponse refused = ask("GET", url);
+  EXPECT_EQ(refused.status, 409);
+  EXPECT_THAT(refused.body, HasSubstr("expected at most 67108864 bytes, found 67108865"));
 }
 
 TEST_F(LiveApi, WorkersAreListedWhileTheyRun) {

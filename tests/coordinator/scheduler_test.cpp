@@ -36,7 +36,7 @@ TEST(Scheduler, ASmallJobDoesNotPassAWideOne) {
   const auto decisions = schedule({ready(2, 2), ready(3, 1)}, {{"job-1", 1, false}}, 2, 0);
   EXPECT_THAT(started(decisions), IsEmpty());
   EXPECT_EQ(decisions[0].reason, "waits for 2 slots; 1 of 2 free");
-  EXPECT_EQ(decisions[1].reason, "behind job-2, which comes first");
+  EXPECT_EQ(decisions[1].reason, kBehindOthers);
 }
 
 TEST(Scheduler, AJobWiderThanTheHostRunsAlone) {

@@ -345,6 +345,49 @@ TEST(TelemetryListener, ClosesAConnectionThatDoesNotRead) {
   EXPECT_LT(num_sent, 1000);
 }
 
+TEST(TelemetryListener, TakesNoMoreConnectionsThanItsLimit) {
+  Listener listener({.connections = 2});
+  Rank first(listener);
+  first.hello("distill-4", 2, 0);
+  first.expect_welcome();
+  {
+    Rank second(listener);
+    second.hello("distill-4", 2, 1);
+    second.expect_welcome();
+    Rank third(listener);
+    EXPECT_FALSE(third.receive()) << "closed without a word";
+  }
+  while (listener.num_connections() > 1) std::this_thread::yield();
+  Rank again(listener);
+  again.hello("distill-4", 2, 1);
+  again.expect_welcome();
+}
+
+TEST(TelemetryListener, RefusesAFrameThatIsTooLargeBeforeItHasCome) {
+  Listener listener;
+  Rank rank(listener);
+  rank.hello();
+  rank.expect_welcome();
+  std::string head = encode_frame(checkpoint(1)).substr(0, 14);  // length, version, type, sequence
+  const std::uint32_t length = kMaxFrameBytes + 1;
+  for (std::size_t i = 0; i < 4; ++i) head[i] = static_cast<char>(length >> (8 * i));
+  rank.send_bytes(head);
+  rank.expect_refused("corrupt", std::to_string(kMaxFrameBytes));
+  EXPECT_TRUE(listener.stored().empty());
+}
+
+TEST(TelemetryListener, RefusesABodyThatIsNestedTooDeep) {
+  Listener listener;
+  Rank rank(listener);
+  rank.hello();
+  rank.expect_welcome();
+  json body = 1;
+  for (int i = 0; i < 33; ++i) body = {{"x", body}};
+  rank.send(checkpoint(1, body));
+  rank.expect_refused("corrupt", "at most 32");
+  EXPECT_TRUE(listener.stored().empty());
+}
+
 TEST(TelemetryListener, SurvivesAThousandRandomStreams) {
   Listener listener;
   Rank witness(listener);

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -41,6 +42,7 @@ class Up {
   }
   ~Up() {
     ::kill(pid_, SIGTERM);
+    pause(false);
     ::waitpid(pid_, nullptr, 0);
   }
   [[nodiscard]] std::string log() const { return file_exists(log_) ? slurp(log_) : ""; }
@@ -79,6 +81,22 @@ TEST(Doors, ANetworkListenerNeedsTlsAndATokenAndThenServes) {
   ASSERT_EQ(shell(in + "onestep token revoke --data data " + read.substr(8, 8)).exit_status, 0);
   EXPECT_THAT(shell(with + "ONESTEP_TOKEN=" + read + " onestep jobs").error, HasSubstr("was revoked"));
   EXPECT_THAT(shell(in + "onestep token list --data data").output, HasSubstr(read.substr(8, 8) + "  read    revoked"));
+  // From afar, by one of role admin.
+  ASSERT_EQ(shell(in + "chmod 600 admin.token").exit_status, 0);
+  const std::string admin = "--token-file admin.token ";
+  ASSERT_EQ(shell(with + "onestep token add " + admin + "--role submit --label ci --expires 1h --out ci.token").exit_status, 0);
+  EXPECT_EQ(shell(with + "onestep jobs --token-file ci.token").exit_status, 0);
+  EXPECT_EQ(shell(with + "onestep token list --token-file ci.token").exit_status, 8);
+  const nlohmann::json listed = shell(with + "onestep token list --json " + admin).last_line();
+  EXPECT_EQ(listed, shell(in + "onestep token list --json --data data").last_line());
+  const std::string ci = listed.at("items").back().at("id");
+  EXPECT_THAT(shell(with + "onestep token list " + admin).output, HasSubstr(ci + "  submit  valid"));
+  EXPECT_EQ(shell(with + "onestep token revoke " + admin + ci).output, "token " + ci + " revoked\n");
+  EXPECT_EQ(shell(with + "onestep jobs --token-file ci.token").exit_status, 8);
+  EXPECT_EQ(shell(with + "onestep token add " + admin + "--role read --out nowhere/token").exit_status, 5);
+  EXPECT_EQ(shell(with + "onestep token list --json " + admin).last_line().at("items").back().at("state"), "revoked") << "could not be handed over";
+  EXPECT_EQ(shell(with + "onestep token add " + admin + "--role read --expires soon").exit_status, 2);
+  EXPECT_EQ(shell(with + "onestep token list --data data " + admin).exit_status, 2) << "there or here, not both";
   EXPECT_THAT(up.log(), Not(HasSubstr(read.substr(17))));
   EXPECT_THAT(up.log(), Not(HasSubstr(trimmed(slurp(folder / "admin.token")).substr(17))));
   // A plain request at the door of TLS, and a name that is not the certificate's.
@@ -126,8 +144,9 @@ TEST(Doors, CtrlCLeavesTheJobsAndSaysSo) {
   up.pause(true);  // so that there is something to wait for
   const pid_t follower = ::fork();
   if (follower == 0) {
-    const std::string command = "exec " + program("onestep") + " follow d-p1 --url " + up.url + " 2> " + (folder / "said");
-    ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+    // No shell in between: it would catch the signal itself while it starts.
+    ::dup2(::open((folder / "said").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600), STDERR_FILENO);
+    ::execl(program("onestep").c_str(), "onestep", "follow", "d-p1", "--url", up.url.c_str(), nullptr);
     ::_exit(127);
   }
   wait_until("it watches", 30, [&] { return catches(follower, SIGINT); });
