@@ -212,7 +212,7 @@ class AdmUnet(nn.Module):
 
     def forward(self, x, c_noise, labels):
         angles = c_noise[:, None] * self.frequencies
-        emb = F.silu(self.map_layer0(torch.cat([angles.cos(), angles.sin()], dim=1)))
+        emb = F.silu(self.map_layer0(torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype)))
         emb = self.map_layer1(emb)
         if self.map_label is not None:
             emb = emb + self.map_label(labels)

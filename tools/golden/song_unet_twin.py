@@ -173,9 +173,10 @@ class SongUnet(nn.Module):
             emb = self.map_noise(c_noise)
         else:
             half = self.noise_channels // 2
-            freqs = (1 / 10000) ** (torch.arange(half, dtype=torch.float64) / (half - 1))
+            freqs = (1 / 10000) ** (torch.arange(half, dtype=torch.float64, device=c_noise.device) / (half - 1))
             angles = torch.outer(c_noise, freqs.to(c_noise.dtype))
             emb = torch.cat([angles.sin(), angles.cos()], dim=1)
+        emb = emb.to(x.dtype)
         if self.map_label is not None:
             emb = emb + self.map_label(labels * math.sqrt(self.config.label_dim))
         emb = F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))

@@ -10,6 +10,7 @@
 
 #include "common/error.h"
 #include "worker/comm/add_floats.h"
+#include "worker/comm/recursive_halving.h"
 
 namespace onestep {
 namespace {
@@ -89,17 +90,7 @@ std::vector<std::string> MpiCommunicator::gather_texts(const std::string& mine, 
   return texts;
 }
 
-void MpiCommunicator::reduce_scatter_tree(std::span<float> buffer) {
-  static_cast<void>(piece_range(static_cast<std::int64_t>(buffer.size())));  // refuses what can't be halved
-  std::span<float> piece = buffer;
-  for (int distance = 1; distance < size_; distance *= 2) {
-    const std::size_t half = piece.size() / 2;
-    const std::span<float> lower = piece.first(half), upper = piece.last(half);
-    const bool keep_upper = (rank_ & distance) != 0;
-    piece = keep_upper ? upper : lower;
-    swap_and_add(rank_ ^ distance, (keep_upper ? lower : upper).data(), piece.data(), half);
-  }
-}
+void MpiCommunicator::reduce_scatter_tree(std::span<float> buffer) { halve_and_add(*this, rank_, size_, buffer); }
 
 // Sends `send`, receives as much and adds it to `keep`, in chunks: the next is under way while the last is added.
 void MpiCommunicator::swap_and_add(int partner, const float* send, float* keep, std::size_t length) {
@@ -120,22 +111,15 @@ void MpiCommunicator::swap_and_add(int partner, const float* send, float* keep, 
   }
 }
 
-void MpiCommunicator::all_gather_pieces(std::span<float> buffer) {
-  const PieceRange mine = piece_range(static_cast<std::int64_t>(buffer.size()));
-  auto offset = static_cast<std::size_t>(mine.offset), length = static_cast<std::size_t>(mine.length);
-  // The halvings backwards: what was split with a partner last is exchanged first.
-  for (int distance = size_ / 2; distance >= 1; distance /= 2) {
-    const std::size_t other = (rank_ & distance) != 0 ? offset - length : offset + length;
-    for (std::size_t begin = 0; begin < length; begin += kMaxCount) {
-      const std::size_t count = std::min(kMaxCount, length - begin);
-      Swap swap;
-      swap.start(handle_->world, rank_ ^ distance, buffer.data() + offset + begin, buffer.data() + other + begin, count);
-      swap.wait();
-    }
-    offset = std::min(offset, other);
-    length *= 2;
+void MpiCommunicator::swap(int partner, const float* send, float* receive, std::size_t length) {
+  for (std::size_t begin = 0; begin < length; begin += kMaxCount) {
+    Swap swap;
+    swap.start(handle_->world, partner, send + begin, receive + begin, std::min(kMaxCount, length - begin));
+    swap.wait();
   }
 }
+
+void MpiCommunicator::all_gather_pieces(std::span<float> buffer) { gather_halves(*this, rank_, size_, buffer); }
 
 void MpiCommunicator::all_reduce_fast(std::span<float> buffer) {
   while (!buffer.empty()) {

@@ -31,9 +31,12 @@ class MpiCommunicator : public Communicator {
   void all_gather_pieces(std::span<float> buffer) override;
   void all_reduce_fast(std::span<float> buffer) override;
 
+  // What recursive_halving.h asks of a transport; called by both partners.
+  void swap_and_add(int partner, const float* send, float* keep, std::size_t length);
+  void swap(int partner, const float* send, float* receive, std::size_t length);
+
  private:
   struct Handle;  // keeps mpi.h out of this header
-  void swap_and_add(int partner, const float* send, float* keep, std::size_t length);
 
   std::unique_ptr<Handle> handle_;
   int rank_ = 0;

@@ -13,7 +13,14 @@ struct Kept {
   Condition condition;
 };
 
-double value(const torch::Tensor& scalar) { return scalar.item<double>(); }
+Figure value(const torch::Tensor& scalar) { return Figure(scalar); }
+
+enum Lambda { kDm, kReg };
+
+torch::Tensor weighted(const DmdSettings& settings, Lambda which, const torch::Tensor& loss) {
+  if (settings.device_lambda.defined()) return settings.device_lambda[which] * loss;
+  return (which == kDm ? settings.lambda_dm : settings.lambda_reg) * loss;
+}
 
 torch::Tensor regression_loss(const Distance& distance, const torch::Tensor& x, const torch::Tensor& y,
                               std::int64_t global_pairs) {
@@ -23,8 +30,8 @@ torch::Tensor regression_loss(const Distance& distance, const torch::Tensor& x, 
 void describe_samples(DmdSums& sums, const torch::Tensor& x, std::int64_t global_batch) {
   const auto values = x.to(torch::kFloat64);
   const double count = static_cast<double>(global_batch) * static_cast<double>(x.numel() / x.size(0));
-  sums.sample_sum = value(values.sum()) / count;
-  sums.sample_square_sum = value(values.square().sum()) / count;
+  sums.sample_sum = value(values.sum() / count);
+  sums.sample_square_sum = value(values.square().sum() / count);
 }
 
 // Samples as they are, for iterations that are not the generator's turn.
@@ -48,8 +55,8 @@ torch::Tensor discriminate(const DmdNetworks& networks, const DmdSettings& setti
   const auto logit_real = networks.discriminator->logit(x_t_real, t_real, {batch.real_label, {}});
   const auto loss = discriminator_loss(logit, logit_real, draws.num_global_samples(), settings.global_batch);
   sums.loss_discriminator = value(loss);
-  sums.discriminator_accuracy = static_cast<double>((logit < 0).sum().item<std::int64_t>() + (logit_real > 0).sum().item<std::int64_t>()) /
-                                static_cast<double>(draws.num_global_samples() + settings.global_batch);
+  sums.discriminator_accuracy = value(((logit < 0).sum() + (logit_real > 0).sum()).to(torch::kFloat64) /
+                                      static_cast<double>(draws.num_global_samples() + settings.global_batch));
   return loss;
 }
 
@@ -62,7 +69,7 @@ void update_fake_score(const DmdNetworks& networks, const DmdSettings& settings,
     const Draws draws(settings, step, micro_batches[m], networks.fake_score);
     DmdSums& sums = report.micro_batches[m];
     const auto t = draws.timestep(RandomStream::kFakeSigma, settings.fake);
-    const auto x_t = diffuse(schedule, kept[m].x, draws.noise(RandomStream::kFakeNoise), t);
+    const auto x_t = draws.diffused(schedule, kept[m].x, RandomStream::kFakeNoise, t);
     const auto mu_fake = networks.fake_score.denoise(x_t, t, kept[m].condition);
     auto loss = denoising_loss(schedule, mu_fake, kept[m].x, t, draws.num_global_samples());  // Eq. 6
     sums.loss_fake = value(loss);
@@ -85,16 +92,16 @@ Kept train_generator(const DmdNetworks& networks, const DmdSettings& settings, c
 
   // Distribution matching gradient (Eq. 7, 8) at a random t.
   const auto t = draws.timestep(RandomStream::kScoreSigma, settings.score);
-  const auto x_t = diffuse(schedule, x.detach(), draws.noise(RandomStream::kScoreNoise), t);
+  const auto x_t = draws.diffused(schedule, x.detach(), RandomStream::kScoreNoise, t);
   const auto [gradient, zero_denominators] =
       distribution_matching_gradient(networks.real_score, networks.fake_score, x.detach(), x_t, t, condition);
   const auto loss_dm = distribution_matching_loss(x, gradient, global_samples);
 
   // Regression (Eq. 9) on the pairs, the discriminator's verdict (DMD2 Eq. 4); the generator's loss.
-  auto loss = settings.lambda_dm * loss_dm;
+  auto loss = weighted(settings, kDm, loss_dm);
   if (x_ref.defined()) {
     const auto loss_reg = regression_loss(distance, x_ref, batch.pair_image, settings.global_pairs);
-    loss = loss + settings.lambda_reg * loss_reg;
+    loss = loss + weighted(settings, kReg, loss_reg);
     sums.loss_reg = value(loss_reg);
   }
   if (networks.discriminator != nullptr) {
@@ -108,8 +115,8 @@ Kept train_generator(const DmdNetworks& networks, const DmdSettings& settings, c
   update_generator.add_micro_batch();
 
   sums.loss_dm = value(loss_dm);
-  sums.gradient_abs = value(gradient.abs().sum()) / static_cast<double>(global_samples * (x.numel() / x.size(0)));
-  sums.zero_denominators = static_cast<double>(zero_denominators);
+  sums.gradient_abs = value(gradient.abs().sum().to(torch::kFloat64) / static_cast<double>(global_samples * (x.numel() / x.size(0))));
+  sums.zero_denominators = zero_denominators;
   describe_samples(sums, x.detach(), global_samples);
   return {x.detach(), condition};
 }

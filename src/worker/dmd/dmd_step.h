@@ -10,6 +10,7 @@
 #include "worker/diffusion/discriminator.h"
 #include "worker/dmd/distance.h"
 #include "worker/dmd/updater.h"
+#include "worker/tensors/figure.h"
 #include "worker/tensors/torch.h"
 
 namespace onestep {
@@ -56,16 +57,19 @@ struct DmdSettings {
   double lambda_gan = 3e-3;          // of the generator's GAN loss
   double lambda_discriminator = 1e-2;
   NoiseRange gan{0.002, 80.0};       // of the images that the discriminator sees
+  // On a device: the step [1] int64, which dmd_step() and fake_score_step() then read there, and (lambda_dm, lambda_reg) [2] fp32 in place of the
+  // two numbers above; a captured graph takes what they hold at each replay. Undefined on the CPU.
+  torch::Tensor device_step = {}, device_lambda = {};
 };
 
 // Sums over one micro-batch, fp64; adding them over micro-batches gives the iteration's figures.
 struct DmdSums {
-  double loss_dm = 0, loss_reg = 0, loss_fake = 0;  // already divided by the global batch
-  double gradient_abs = 0;                          // of mean |distribution matching gradient|, likewise
-  double sample_sum = 0, sample_square_sum = 0;     // over the samples' pixels, likewise
-  double zero_denominators = 0;                     // samples skipped, counted
-  double loss_gan = 0, loss_discriminator = 0;      // unweighted, divided by the global batch
-  double discriminator_accuracy = 0;                // share of fake and real images told rightly, likewise
+  Figure loss_dm, loss_reg, loss_fake;   // already divided by the global batch
+  Figure gradient_abs;                   // of mean |distribution matching gradient|, likewise
+  Figure sample_sum, sample_square_sum;  // over the samples' pixels, likewise
+  Figure zero_denominators;              // samples skipped, counted
+  Figure loss_gan, loss_discriminator;   // unweighted, divided by the global batch
+  Figure discriminator_accuracy;         // share of fake and real images told rightly, likewise
 };
 
 struct DmdReport {

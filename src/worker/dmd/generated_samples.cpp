@@ -1,6 +1,9 @@
 #include "worker/dmd/generated_samples.h"
 
+#include <utility>
+
 #include "worker/dmd/losses.h"
+#include "worker/tensors/image_ops.h"
 
 namespace onestep {
 namespace {
@@ -10,12 +13,17 @@ Condition joined(const Condition& fresh, const Condition& pairs) {
   return {cat(fresh.labels, pairs.labels), cat(fresh.text, pairs.text)};
 }
 
+// t of `count` samples, where `like` lies.
+torch::Tensor same_t(const torch::Tensor& like, std::int64_t count, double t) {
+  return torch::full({count}, t, like.options().dtype(torch::kFloat32).memory_format(torch::MemoryFormat::Contiguous));
+}
+
 // x_t that the generator's step `n` starts from.
 torch::Tensor simulate_backward(Denoiser& generator, const std::vector<double>& t_G, std::size_t n, const Draws& draws,
                                 const Condition& condition) {
   const torch::NoGradGuard no_grad;
   const auto z = draws.z();
-  const auto every = [&z](double t) { return torch::full({z.size(0)}, t, torch::kFloat32); };
+  const auto every = [&z](double t) { return same_t(z, z.size(0), t); };
   auto x_t = noisiest(generator.schedule(), z, t_G[0]);
   for (std::size_t j = 0; j < n; ++j) {
     const auto x = generator.denoise(x_t, every(t_G[j]), condition);
@@ -56,7 +64,8 @@ Condition Draws::condition() const {
 std::size_t Draws::student_step() const {
   const auto steps = static_cast<std::int64_t>(settings_.t_G.size());
   if (steps == 1) return 0;
-  return static_cast<std::size_t>(keyed_integer(key(RandomStream::kStudentStep), 0, 1, steps).item<std::int64_t>());
+  const DrawKey here{settings_.seed, RandomStream::kStudentStep, step_};  // not a device's: it decides how many calls there are
+  return static_cast<std::size_t>(keyed_integer(here, 0, 1, steps).item<std::int64_t>());
 }
 
 torch::Tensor Draws::backward_noise(std::size_t student_step) const {
@@ -70,6 +79,17 @@ torch::Tensor Draws::timestep(RandomStream stream, const NoiseRange& range) cons
 
 torch::Tensor Draws::noise(RandomStream stream) const {
   return of_samples([&](std::int64_t first, std::int64_t count) { return normal(stream, first, count); });
+}
+
+torch::Tensor Draws::diffused(const NoiseSchedule& schedule, const torch::Tensor& x, RandomStream stream, const torch::Tensor& t) const {
+  if (!settings_.device_step.defined()) return diffuse(schedule, x, noise(stream), t);
+  const auto alpha = schedule.alpha(t), sigma = schedule.sigma(t);
+  std::int64_t row = 0;
+  return of_samples([&](std::int64_t first, std::int64_t count) {
+    const std::int64_t begin = std::exchange(row, row + count);
+    const auto rows = [&](const torch::Tensor& tensor) { return tensor.narrow(0, begin, count); };
+    return diffuse_keyed(key(stream), first, rows(x), rows(alpha), rows(sigma));
+  });
 }
 
 torch::Tensor Draws::real_timestep(RandomStream stream, const NoiseRange& range) const {
@@ -89,13 +109,13 @@ GeneratedSamples generate_samples(Denoiser& generator, const DmdSettings& settin
   const std::int64_t fresh = batch.num_samples;
   Condition condition = draws.condition();
   auto x_t = simulate_backward(generator, settings.t_G, n, draws, condition);
-  auto t = torch::full({fresh}, settings.t_G[n], torch::kFloat32);
+  auto t = same_t(x_t, fresh, settings.t_G[n]);
   if (!batch.pair_noise.defined()) return {generator.denoise(x_t, t, condition), condition, {}};
 
   const std::int64_t pairs = batch.pair_noise.size(0);
   const Condition all = joined(condition, condition_of_pairs(batch));
   x_t = torch::cat({x_t, noisiest(generator.schedule(), batch.pair_noise, settings.t_G[0])});
-  t = torch::cat({t, torch::full({pairs}, settings.t_G[0], torch::kFloat32)});
+  t = torch::cat({t, same_t(x_t, pairs, settings.t_G[0])});
   const auto made = generator.denoise(x_t, t, all);
   const auto x_ref = made.narrow(0, fresh, pairs);
   if (draws.pairs_join()) return {made, all, x_ref};

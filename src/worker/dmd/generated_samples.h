@@ -26,6 +26,8 @@ class Draws {
   // The next are rows of samples: the fresh ones and, where they join, the pairs' behind them.
   [[nodiscard]] torch::Tensor timestep(RandomStream stream, const NoiseRange& range) const;
   [[nodiscard]] torch::Tensor noise(RandomStream stream) const;
+  // x_t of x, with noise of `stream`: drawn inside one kernel on a device.
+  [[nodiscard]] torch::Tensor diffused(const NoiseSchedule& schedule, const torch::Tensor& x, RandomStream stream, const torch::Tensor& t) const;
   // Of the real images.
   [[nodiscard]] torch::Tensor real_timestep(RandomStream stream, const NoiseRange& range) const;
   [[nodiscard]] torch::Tensor real_noise(RandomStream stream) const;
@@ -37,7 +39,7 @@ class Draws {
   }
 
  private:
-  [[nodiscard]] DrawKey key(RandomStream stream) const { return {settings_.seed, stream, step_}; }
+  [[nodiscard]] DrawKey key(RandomStream stream) const { return {settings_.seed, stream, step_, settings_.device_step}; }
   [[nodiscard]] torch::Tensor normal(RandomStream stream, std::int64_t first, std::int64_t count) const;
   [[nodiscard]] torch::Tensor level(RandomStream stream, const NoiseRange& range, std::int64_t first, std::int64_t count) const;
   // draw(first, count) of the fresh samples' indices, then of the joined pairs', which are numbered behind all fresh ones.

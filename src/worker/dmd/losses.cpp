@@ -1,5 +1,7 @@
 #include "worker/dmd/losses.h"
 
+#include "worker/tensors/image_ops.h"
+
 namespace onestep {
 namespace {
 
@@ -11,11 +13,12 @@ torch::Tensor global_mean(const torch::Tensor& values, std::int64_t global_batch
 }  // namespace
 
 torch::Tensor noisiest(const NoiseSchedule& schedule, const torch::Tensor& z, double t) {
-  return per_sample(schedule.prior_deviation(torch::full({z.size(0)}, t, torch::kFloat32))) * z;
+  const auto options = z.options().dtype(torch::kFloat32).memory_format(torch::MemoryFormat::Contiguous);
+  return per_sample(schedule.prior_deviation(torch::full({z.size(0)}, t, options))) * z;
 }
 
 torch::Tensor generate(Denoiser& generator, const torch::Tensor& z, const Condition& condition, double t_G) {
-  const auto t = torch::full({z.size(0)}, t_G, torch::kFloat32);
+  const auto t = torch::full({z.size(0)}, t_G, z.options().dtype(torch::kFloat32).memory_format(torch::MemoryFormat::Contiguous));
   return generator.denoise(noisiest(generator.schedule(), z, t_G), t, condition);
 }
 
@@ -30,10 +33,14 @@ DistributionMatchingGradient distribution_matching_gradient(Denoiser& real_score
   torch::NoGradGuard no_grad;
   const auto mu_real = real_score.denoise(x_t, t, condition);
   const auto mu_fake = fake_score.denoise(x_t, t, condition);
+  if (!x.is_cpu()) {
+    const DmGradientResult result = dm_gradient(x, mu_real, mu_fake);
+    return {result.gradient, Figure(result.figures[2])};
+  }
   const auto denominator = (x - mu_real).abs().mean({1, 2, 3}, /*keepdim=*/true);
   const auto is_zero = denominator == 0;
   auto gradient = (mu_fake - mu_real) / denominator.masked_fill(is_zero, 1);
-  return {gradient.masked_fill_(is_zero, 0), is_zero.sum().item<std::int64_t>()};
+  return {gradient.masked_fill_(is_zero, 0), Figure(is_zero.sum())};
 }
 
 torch::Tensor distribution_matching_loss(const torch::Tensor& x, const torch::Tensor& gradient,

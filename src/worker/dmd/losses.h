@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "worker/diffusion/denoiser.h"
+#include "worker/tensors/figure.h"
 #include "worker/tensors/torch.h"
 
 namespace onestep {
@@ -22,7 +23,7 @@ torch::Tensor diffuse(const NoiseSchedule& schedule, const torch::Tensor& x, con
 
 struct DistributionMatchingGradient {
   torch::Tensor gradient;               // [B,C,H,W], detached
-  std::int64_t zero_denominators = 0;   // samples with mu_real equal to x: their gradient is set to 0
+  Figure zero_denominators;             // samples with mu_real equal to x: their gradient is set to 0
 };
 // DMD Eq. 7 with the weight of Eq. 8 as Alg. 2 has them: (mu_fake - mu_real) / mean_CHW |x - mu_real|, per sample.
 DistributionMatchingGradient distribution_matching_gradient(Denoiser& real_score, Denoiser& fake_score,

@@ -1,10 +1,12 @@
 // What the algorithm asks of whoever owns the optimizer, the ranks and the average.
 #pragma once
 
+#include "worker/tensors/figure.h"
+
 namespace onestep {
 
 struct UpdateReport {
-  double gradient_norm = 0;  // L2 norm of the whole gradient before clipping
+  Figure gradient_norm;  // L2 norm of the whole gradient before clipping
 };
 
 // One trained network. The gradient buffer is zero before the first add of an iteration.

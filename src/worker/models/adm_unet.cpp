@@ -99,6 +99,7 @@ AdmUnetImpl::AdmUnetImpl(const NetworkSpec& spec) : spec_(spec) {
 
 // emb = SiLU(layer1(SiLU(layer0(cos, sin of c_noise))) + label).
 torch::Tensor AdmUnetImpl::embed(const torch::Tensor& c_noise, const torch::Tensor& labels) {
+  if (frequencies_.device() != c_noise.device()) frequencies_ = frequencies_.to(c_noise.device());
   const auto angles = c_noise.unsqueeze(1) * frequencies_;
   const auto dtype = map_layer0->weight.scalar_type();
   auto emb = map_layer1(torch::silu(map_layer0(torch::cat({angles.cos(), angles.sin()}, 1).to(dtype))));

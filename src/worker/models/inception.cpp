@@ -168,6 +168,15 @@ Inception::Inception(const std::vector<TensorView>& tensors, const std::string& 
   fc_bias_ = weights.at(naming.fc("bias"));
 }
 
+void Inception::move_to(const torch::Device& device, torch::ScalarType dtype) {
+  for (auto& [name, c] : convolutions_) {
+    c.weight = c.weight.to(device, dtype);
+    c.bias = c.bias.to(device, dtype);
+  }
+  fc_weight_ = fc_weight_.to(device);
+  fc_bias_ = fc_bias_.to(device);
+}
+
 torch::Tensor Inception::conv(const std::string& name, const torch::Tensor& x) const {
   const Convolution& c = convolutions_.at(name);
   return torch::conv2d(x, c.weight, c.bias, c.stride, c.padding).relu_();
@@ -225,7 +234,8 @@ torch::Tensor Inception::features(const torch::Tensor& x) const {
                                           std::string(x.dtype().name()) + " " + c10::str(x.sizes()));
   }
   torch::NoGradGuard no_grad;
-  auto h = conv("Conv2d_1a_3x3", x.contiguous(torch::MemoryFormat::ChannelsLast));  // (B, 32, 149, 149)
+  const auto dtype = convolutions_.begin()->second.weight.scalar_type();
+  auto h = conv("Conv2d_1a_3x3", x.to(dtype).contiguous(torch::MemoryFormat::ChannelsLast));  // (B, 32, 149, 149)
   h = max_pool(conv("Conv2d_2b_3x3", conv("Conv2d_2a_3x3", h)));                    // (B, 64, 73, 73)
   h = max_pool(conv("Conv2d_4a_3x3", conv("Conv2d_3b_1x1", h)));                    // (B, 192, 35, 35)
   for (const char* name : {"Mixed_5b", "Mixed_5c", "Mixed_5d"}) h = block_a(name, h);
@@ -234,7 +244,7 @@ torch::Tensor Inception::features(const torch::Tensor& x) const {
   h = block_d("Mixed_7a", h);  // (B, 1280, 8, 8)
   h = block_e("Mixed_7b", h, /*is_max_pool=*/false);
   h = block_e("Mixed_7c", h, /*is_max_pool=*/true);  // (B, 2048, 8, 8)
-  return h.mean({2, 3});
+  return h.to(torch::kFloat32).mean({2, 3});
 }
 
 torch::Tensor Inception::logits(const torch::Tensor& features) const {

@@ -20,7 +20,7 @@ std::vector<ExpectedTensor> inception_tensors();
 
 // What differs from torchvision's: 1,008 classes, no auxiliary head, means over the pixels inside the picture in the pooling
 // branches, a maximum there in Mixed_7c, and 1e-3 in the norms. Inference only: the norms are folded into the convolutions.
-// Immutable; one device (CPU), fp32, any thread.
+// CPU and fp32 until move_to(); otherwise immutable, any thread.
 class Inception {
  public:
   static constexpr std::int64_t kSide = 299, kNumFeatures = 2048, kNumClasses = 1008;
@@ -29,6 +29,9 @@ class Inception {
   // TensorFlow's graph; no scale in the norms). `bn.num_batches_tracked` is ignored. `where` names the file.
   // Errors: kMismatch listing everything that doesn't fit.
   Inception(const std::vector<TensorView>& tensors, const std::string& where);
+
+  // To another device, weights and activations to `dtype`; features and logits stay fp32.
+  void move_to(const torch::Device& device, torch::ScalarType dtype);
 
   // x [B,3,299,299] fp32 in about [-1,1], already resized and scaled (metrics/resize.h) -> [B,2048]: the mean over the last
   // 8x8 map ("pool3"). Errors: kMismatch for another shape.

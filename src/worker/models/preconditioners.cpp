@@ -9,6 +9,7 @@
 
 #include "worker/models/adm_unet.h"
 #include "worker/models/song_unet.h"
+#include "worker/tensors/image_ops.h"
 
 namespace onestep {
 namespace {
@@ -67,13 +68,17 @@ void Preconditioner::cast_weights(torch::ScalarType dtype) {
 
 torch::Tensor Preconditioner::one_hot(const Condition& condition, std::int64_t batch) const {
   if (spec_.label_dim == 0) return {};
-  if (!condition.labels.defined()) return torch::zeros({batch, spec_.label_dim});
+  if (!condition.labels.defined()) return torch::zeros({batch, spec_.label_dim}, any_weight_.options().dtype(torch::kFloat32));
   const auto present = (condition.labels >= 0).unsqueeze(1);
   return torch::one_hot(condition.labels.clamp_min(0), spec_.label_dim).to(torch::kFloat32) * present;
 }
 
 torch::Tensor Preconditioner::denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) {
   const auto [c_skip, c_out, c_in, c_noise] = coefficients(t);
+  if (grid_kernels_ || !x_t.is_cpu()) {
+    const auto F_x = model_->forward(scale_samples(x_t, c_in, any_weight_.scalar_type()), c_noise, one_hot(condition, x_t.size(0)));
+    return combine_samples(x_t, F_x.narrow(1, 0, spec_.image_channels), c_skip, c_out);
+  }
   const auto input = (per_sample(c_in) * x_t).to(any_weight_.scalar_type());
   const auto output = model_->forward(input, c_noise, one_hot(condition, x_t.size(0)));
   const auto F_x = (output.size(1) > spec_.image_channels ? output.narrow(1, 0, spec_.image_channels) : output).to(torch::kFloat32);

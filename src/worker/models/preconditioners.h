@@ -26,6 +26,12 @@ class Preconditioner : public torch::nn::Module, public Denoiser {
   torch::nn::Module& module() override { return *this; }
   void recompute_in_backward(bool on) override { model_->recompute_in_backward(on); }
 
+  // By the device's kernels, on the CPU too, where they are slow: for tests. On a device they are the only ones.
+  void use_grid_kernels(bool on) {
+    grid_kernels_ = on;
+    model_->use_grid_kernels(on);
+  }
+
   [[nodiscard]] const NetworkSpec& spec() const { return spec_; }
   void initialize(std::uint64_t seed) { model_->initialize(seed, "model."); }
   // To kBFloat16 or back; buffers (frequencies, tables) stay fp32.
@@ -46,6 +52,7 @@ class Preconditioner : public torch::nn::Module, public Denoiser {
   EdmSchedule schedule_;
   std::shared_ptr<Unet> model_;
   torch::Tensor any_weight_;  // tells the dtype
+  bool grid_kernels_ = false;
 };
 
 // c_skip = sd^2 / (sigma^2 + sd^2), c_out = sigma sd / sqrt(sigma^2 + sd^2), c_in = 1 / sqrt(sigma^2 + sd^2),

@@ -127,6 +127,7 @@ void SongUnetImpl::build_decoder(std::vector<std::int64_t> skip_channels) {
 // emb = SiLU(layer1(SiLU(layer0(noise + label)))), noise = (sin, cos) of c_noise times the frequencies, label of the one-hot
 // vector times sqrt(L).
 torch::Tensor SongUnetImpl::embed(const torch::Tensor& c_noise, const torch::Tensor& labels) {
+  if (frequencies_.device() != c_noise.device()) frequencies_ = frequencies_.to(c_noise.device());
   const auto dtype = map_layer0->weight.scalar_type();
   const double turn = spec_.embedding_type == "fourier" ? 2 * std::numbers::pi : 1.0;
   const auto angles = c_noise.unsqueeze(1) * (frequencies_ * turn);

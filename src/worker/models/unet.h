@@ -45,6 +45,12 @@ class Unet : public torch::nn::Module {
       if (auto* block = child->as<UnetBlockImpl>()) block->recompute_in_backward(on);
     }
   }
+  // The blocks by the device's kernels, on the CPU too: for tests.
+  void use_grid_kernels(bool on) {
+    for (const auto& child : modules(/*include_self=*/false)) {
+      if (auto* block = child->as<UnetBlockImpl>()) block->use_grid_kernels(on);
+    }
+  }
 };
 
 }  // namespace onestep

@@ -5,6 +5,7 @@
 
 #include "worker/tensors/fused_norm.h"
 #include "worker/tensors/recompute.h"
+#include "worker/tensors/unet_ops.h"
 
 namespace onestep {
 namespace {
@@ -31,6 +32,10 @@ RawGroupNorm group_norm(std::int64_t channels, double epsilon) {
 }
 
 torch::Tensor normalize(RawGroupNorm& norm, const torch::Tensor& x, const torch::Tensor& scale_shift, bool silu) {
+  if (!x.is_cpu()) {
+    NormAct arguments{x, {}, {}, norm->weight, norm->bias, scale_shift, norm_groups(norm->weight.size(0)), norm->epsilon(), 1, silu};
+    return norm_act(arguments).y;
+  }
   const FusedNormOptions options{norm_groups(norm->weight.size(0)), norm->epsilon(), silu};
   if (x.scalar_type() == torch::kFloat32) return fused_norm(x, norm->weight, norm->bias, scale_shift, options);
   const auto single = [](const torch::Tensor& t) { return t.defined() ? t.to(torch::kFloat32) : t; };
@@ -124,6 +129,7 @@ torch::Tensor UnetBlockImpl::scaled_sum(const torch::Tensor& a, const torch::Ten
 }
 
 torch::Tensor UnetBlockImpl::compute(const torch::Tensor& x_skip, const torch::Tensor& x, const torch::Tensor& emb) {
+  if (grid_kernels_ || !x.is_cpu()) return compute_on_grid(x_skip, x, emb);
   torch::Tensor h = conv0(normalize(norm0, x, {}, true));
   if (options_.adaptive_scale) {
     h = conv1(normalize(norm1, h, affine(emb), true));

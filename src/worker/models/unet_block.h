@@ -34,6 +34,8 @@ class UnetConvImpl : public torch::nn::Module {
   explicit UnetConvImpl(const UnetConvOptions& options);
   // x [B,in,H,W] -> [B,out,H',W'], H' = 2H (up), H/2 (down) or H. Channels-last memory is fastest.
   torch::Tensor forward(const torch::Tensor& x);
+  // The same on the device's kernels, for whoever adds the bias later; not for `fused`, whose forward() has it all.
+  torch::Tensor forward_without_bias(const torch::Tensor& x);
 
   torch::Tensor weight, bias;     // undefined with kernel 0
   torch::Tensor resample_filter;  // undefined without resampling
@@ -71,15 +73,20 @@ class UnetBlockImpl : public torch::nn::Module {
   [[nodiscard]] std::int64_t out_channels() const { return options_.out_channels; }
   // Keep only the input for the backward pass and compute the rest again there; the gradients' bits stay.
   void recompute_in_backward(bool on) { recompute_ = on; }
+  // The device's way, on the CPU too, where it is slow: for tests. On a device it is the only one.
+  void use_grid_kernels(bool on) { grid_kernels_ = on; }
 
  private:
   // x comes twice, for the skip and for the convolutions: see forward().
   torch::Tensor compute(const torch::Tensor& x_skip, const torch::Tensor& x, const torch::Tensor& emb);
   torch::Tensor attend(const torch::Tensor& x);
+  // unet_block_grid.cpp: norms, biases and sums fused around convolutions and matrix products.
+  torch::Tensor compute_on_grid(const torch::Tensor& x_skip, const torch::Tensor& x, const torch::Tensor& emb);
+  torch::Tensor attention_on_grid(const torch::Tensor& normalized);
   [[nodiscard]] torch::Tensor scaled_sum(const torch::Tensor& a, const torch::Tensor& b) const;
 
   UnetBlockOptions options_;
-  bool recompute_ = false;
+  bool recompute_ = false, grid_kernels_ = false;
   RawGroupNorm norm0{nullptr}, norm1{nullptr}, norm2{nullptr};
   UnetConv conv0{nullptr}, conv1{nullptr}, skip{nullptr}, qkv{nullptr}, proj{nullptr};
   RawLinear affine{nullptr};

@@ -83,20 +83,28 @@ VggLpips::VggLpips(const std::vector<TensorView>& tensors, const std::string& wh
   scale_ = torch::tensor({.458f, .448f, .450f}).view({1, 3, 1, 1});
 }
 
+void VggLpips::move_to(const torch::Device& device, torch::ScalarType dtype) {
+  for (FrozenConvolution& convolution : convolutions_) convolution.move_to(device, dtype);
+  for (torch::Tensor& lin : lin_) lin = lin.to(device);
+  shift_ = shift_.to(device);
+  scale_ = scale_.to(device);
+}
+
 std::array<torch::Tensor, VggLpips::kTaps> VggLpips::unit_features(const torch::Tensor& images) const {
   std::array<torch::Tensor, kTaps> taps;
   torch::Tensor h = images;
   if (options_.resize > 0) {
     h = torch::upsample_bilinear2d(h, {options_.resize, options_.resize}, /*align_corners=*/false);
   }
-  h = ((h - shift_) / scale_).contiguous(torch::MemoryFormat::ChannelsLast);
+  h = ((h - shift_) / scale_).to(convolutions_[0].dtype()).contiguous(torch::MemoryFormat::ChannelsLast);
   std::size_t tap = 0;
   for (std::size_t i = 0; i < kConvolutions; ++i) {
     h = convolutions_[i](h);
     if (!ends_a_slice(i)) continue;
     // A pixel whose features are all zero has length 0: its derivative is 0, not the root's at 0.
-    const auto length = h.square().sum(1, /*keepdim=*/true).clamp_min(1e-30).sqrt();
-    taps[tap++] = h / (length + kLengthEpsilon);
+    const auto single = h.to(torch::kFloat32);
+    const auto length = single.square().sum(1, /*keepdim=*/true).clamp_min(1e-30).sqrt();
+    taps[tap++] = single / (length + kLengthEpsilon);
     if (tap == kTaps) break;
     h = options_.pooling == "average" ? torch::avg_pool2d(h, 2) : torch::max_pool2d(h, 2);
   }

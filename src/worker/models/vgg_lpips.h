@@ -18,7 +18,7 @@ namespace onestep {
 // the five linear layers of the lpips package (`lin0.model.1.weight` [1,64,1,1] ..., 1,472 parameters).
 std::vector<ExpectedTensor> lpips_tensors();
 
-// Frozen weights; gradients flow into the first picture only. CPU, fp32. Immutable, any thread.
+// Frozen weights; gradients flow into the first picture only. CPU and fp32 until move_to(). Otherwise immutable, any thread.
 class VggLpips {
  public:
   // options.resize: pictures are first scaled to this side, bilinear with half-pixel centres (DMD: 224 for 32 and 64 pixels);
@@ -27,6 +27,9 @@ class VggLpips {
   // state_dict (`net.slice1.0.weight` ..., its copies `lins.*` and `scaling_layer.*` ignored); torchvision's `classifier.*` is
   // ignored. Errors: kMismatch listing everything that doesn't fit.
   VggLpips(const std::vector<TensorView>& tensors, const std::string& where, const LpipsSpec& options);
+
+  // The trunk to another device, its weights and activations to `dtype`; distances stay fp32.
+  void move_to(const torch::Device& device, torch::ScalarType dtype);
 
   // x, reference [B,3,H,W] in [-1,1] -> [B]. The lpips package takes the same range; piq takes [0,1] and comes to the same, since
   // (x / 2 + 1/2 - mean) / deviation of ImageNet is (x - shift) / scale here. H, W >= 16 after resizing.

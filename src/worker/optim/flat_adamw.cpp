@@ -53,6 +53,18 @@ std::vector<AdamwKernel> adamw_kernels() {
   return kernels;
 }
 
+AdamwConstants adamw_constants(const AdamwOptions& options, std::int64_t step) {
+  const auto t = static_cast<double>(step);
+  return {.keep = static_cast<float>(1 - options.learning_rate * options.weight_decay),
+          .rate = static_cast<float>(options.learning_rate / (1 - std::pow(options.beta1, t))),
+          .new1 = static_cast<float>(1 - options.beta1),
+          .beta2 = static_cast<float>(options.beta2),
+          .new2 = static_cast<float>(1 - options.beta2),
+          .inverse_root = static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, t))),
+          .epsilon = static_cast<float>(options.epsilon),
+          .scale = static_cast<float>(options.gradient_scale)};
+}
+
 void flat_adamw(std::span<float> parameters, std::span<const float> gradient, std::span<float> exp_avg,
                 std::span<float> exp_avg_sq, const AdamwOptions& options, std::int64_t step) {
   const std::size_t count = parameters.size();
@@ -62,16 +74,7 @@ void flat_adamw(std::span<float> parameters, std::span<const float> gradient, st
                                           std::to_string(exp_avg.size()) + ", " + std::to_string(exp_avg_sq.size()) +
                                           " and step " + std::to_string(step));
   }
-  const auto t = static_cast<double>(step);
-  const AdamwConstants constants = {
-      .keep = static_cast<float>(1 - options.learning_rate * options.weight_decay),
-      .rate = static_cast<float>(options.learning_rate / (1 - std::pow(options.beta1, t))),
-      .new1 = static_cast<float>(1 - options.beta1),
-      .beta2 = static_cast<float>(options.beta2),
-      .new2 = static_cast<float>(1 - options.beta2),
-      .inverse_root = static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, t))),
-      .epsilon = static_cast<float>(options.epsilon),
-      .scale = static_cast<float>(options.gradient_scale)};
+  const AdamwConstants constants = adamw_constants(options, step);
   static const AdamwKernel best = adamw_kernels().front();
   best(parameters.data(), gradient.data(), exp_avg.data(), exp_avg_sq.data(), count, constants);
 }

@@ -32,6 +32,9 @@ struct AdamwConstants {
   float epsilon;
   float scale;
 };
+// Those of update `step`, in fp64 up to the rounding.
+AdamwConstants adamw_constants(const AdamwOptions& options, std::int64_t step);
+
 using AdamwKernel = void (*)(float* parameters, const float* gradient, float* exp_avg, float* exp_avg_sq,
                              std::size_t count, const AdamwConstants& constants);
 // The compiled variants that this processor can run, the best first; all give the same bits.

@@ -54,13 +54,20 @@ class Convolve : public torch::autograd::Function<Convolve> {
 }  // namespace
 
 FrozenConvolution::FrozenConvolution(const torch::Tensor& weight, const torch::Tensor& bias)
-    : bias_(bias.detach()), padding_(weight.size(2) / 2) {
+    : weight_(weight.detach().clone(torch::MemoryFormat::ChannelsLast)), bias_(bias.detach()), padding_(weight.size(2) / 2) {
   const torch::NoGradGuard no_grad;
   packed_ = packed(weight.detach().contiguous(), padding_);
   packed_backward_ = packed(weight.detach().flip({2, 3}).transpose(0, 1).contiguous(), padding_);
 }
 
+void FrozenConvolution::move_to(const torch::Device& device, torch::ScalarType dtype) {
+  weight_ = weight_.to(device, dtype);
+  bias_ = bias_.to(device, dtype);
+  packed_ = packed_backward_ = torch::Tensor();
+}
+
 torch::Tensor FrozenConvolution::operator()(const torch::Tensor& x) const {
+  if (!packed_.defined()) return torch::relu(torch::conv2d(x, weight_, bias_, /*stride=*/1, padding_));
   return Convolve::apply(x.contiguous(torch::MemoryFormat::ChannelsLast), packed_, packed_backward_, bias_, padding_);
 }
 

@@ -1,21 +1,9 @@
 #include "worker/tensors/keyed_normal.h"
 
-#include <bit>
-
+#include "worker/tensors/host_ops.h"
 #include "worker/tensors/keyed_fill.h"
 
 namespace onestep {
-namespace {
-
-struct HostOps {
-  static float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-  static float sqrt(float x) { return __builtin_sqrtf(x); }
-  static float as_float(std::uint32_t bits) { return std::bit_cast<float>(bits); }
-  static std::uint32_t as_bits(float x) { return std::bit_cast<std::uint32_t>(x); }
-};
-
-}  // namespace
-
 // Built twice: with the fma instruction, and with libm's exact fmaf for processors without it. Equal bits.
 __attribute__((target_clones("arch=x86-64-v3", "default")))
 void fill_normal(std::uint64_t seed, RandomStream stream, std::uint32_t step, std::uint64_t sample, float* out,

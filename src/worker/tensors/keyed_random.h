@@ -14,6 +14,9 @@ struct DrawKey {
   std::uint64_t seed = 0;
   RandomStream stream = RandomStream::kInit;
   std::uint32_t step = 0;
+  // Where defined, [1] int64: the step, read where it lies (a device), and so does the result; a captured graph draws anew when it changes. `step` is
+  // ignored. Images come channels last. Rows follow each other.
+  torch::Tensor device_step = {};
 };
 
 // Row i holds the draws of sample index first_sample + i; equal for any batch cut and any number of ranks.

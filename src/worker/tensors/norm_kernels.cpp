@@ -1,9 +1,11 @@
 #include "worker/tensors/norm_kernels.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <vector>
+
+#include "worker/tensors/host_ops.h"
+#include "worker/tensors/smooth_functions.h"
 
 #define ONESTEP_INLINE __attribute__((always_inline))
 #define ONESTEP_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -14,24 +16,7 @@ namespace {
 constexpr std::int64_t kLanes = 16;
 constexpr std::int64_t kChunk = 64;  // pixels summed before their sum joins the total: keeps rounding small
 
-// e^x for |x| <= 87: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]; relative error below 2e-7.
-inline float exp_poly(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  x = x > 87.0f ? 87.0f : x;
-  const float n = __builtin_rintf(x * 1.44269504f);
-  float r = __builtin_fmaf(n, -0.693145752f, x);
-  r = __builtin_fmaf(n, -1.42860677e-6f, r);
-  float p = __builtin_fmaf(r, 1.0f / 5040.0f, 1.0f / 720.0f);
-  p = __builtin_fmaf(r, p, 1.0f / 120.0f);
-  p = __builtin_fmaf(r, p, 1.0f / 24.0f);
-  p = __builtin_fmaf(r, p, 1.0f / 6.0f);
-  p = __builtin_fmaf(r, p, 0.5f);
-  p = __builtin_fmaf(r, p, 1.0f);
-  p = __builtin_fmaf(r, p, 1.0f);
-  return p * std::bit_cast<float>((static_cast<std::int32_t>(n) + 127) << 23);
-}
-
-inline float sigmoid(float z) { return 1.0f / (1.0f + exp_poly(-z)); }
+inline float sigmoid(float z) { return onestep::sigmoid<HostOps>(z); }
 
 using Lanes = float __attribute__((vector_size(kLanes * sizeof(float)), aligned(alignof(float)), may_alias));
 

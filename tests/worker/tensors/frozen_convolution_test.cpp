@@ -37,6 +37,16 @@ INSTANTIATE_TEST_SUITE_P(Shapes, FrozenConvolutionTest,
                          testing::Values(Shape{2, 3, 64, 3, 16, 16}, Shape{1, 64, 128, 3, 8, 8}, Shape{3, 5, 7, 3, 5, 9},
                                          Shape{1, 1, 1, 1, 1, 1}, Shape{1, 16, 16, 5, 7, 6}));
 
+TEST(FrozenConvolution, MovedItIsConv2dAndRelu) {
+  torch::manual_seed(2);
+  const auto weight = torch::randn({4, 3, 3, 3}), bias = torch::randn({4}), x = torch::randn({2, 3, 6, 6});
+  FrozenConvolution convolution(weight, bias);
+  convolution.move_to(torch::kCPU, torch::kBFloat16);
+  const auto low = [](const torch::Tensor& tensor) { return tensor.to(torch::kBFloat16); };
+  EXPECT_EQ(convolution.dtype(), torch::kBFloat16);
+  EXPECT_TRUE(torch::equal(convolution(low(x)), torch::relu(torch::conv2d(low(x), low(weight), low(bias), 1, 1))));
+}
+
 TEST(FrozenConvolution, KeepsNoReferenceToTheWeights) {
   auto weight = torch::ones({2, 2, 3, 3});
   const FrozenConvolution convolution(weight, torch::zeros({2}));
