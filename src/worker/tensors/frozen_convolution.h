@@ -7,7 +7,7 @@ namespace onestep {
 
 // relu(x * weight + bias), stride 1, padding that keeps the size; differentiable in x alone. ATen's conv2d and relu, which lay the
 // weights out anew at every call, give the same but for the order of additions. CPU and fp32 until move_to(), from where on it is
-these two themselves. Otherwise immutable, any thread.
+// these two themselves. Otherwise immutable, any thread.
 class FrozenConvolution {
  public:
   FrozenConvolution() = default;

@@ -133,8 +133,9 @@ class Dmd2Run : public Dmd2Steps {
       const DmdReport report =
           dmd_step(networks, settings, step, micro_batches(settings, step), L2Distance(), update_generator, update_fake);
       for (const DmdSums& sums : report.micro_batches) {
-        trained.losses[step] += torch::tensor({sums.loss_dm, sums.loss_reg, sums.loss_fake, sums.loss_gan, sums.loss_discriminator,
-                                               sums.discriminator_accuracy}, torch::kFloat64);
+        const std::vector<double> losses = {sums.loss_dm,  sums.loss_reg,           sums.loss_fake,
+                                            sums.loss_gan, sums.loss_discriminator, sums.discriminator_accuracy};
+        trained.losses[step] += torch::tensor(losses, torch::kFloat64);
       }
     }
     trained.generator = joined_parameters(generator->module());
