@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
 # Quality of DMD2's options on the digits over seeds: what docs/recipes.md holds.
 #
-#   bench/dmd2_quality.sh [--out DIR] [--table] [SEED...]      (default: build/dmd2-quality; 11 21 31)
+#   bench/dmd2_quality.sh [--out DIR] [--table] [--teacher-images N] [SEED...]      (default: build/dmd2-quality; 11 21 31)
 #
 # For each seed the jobs of configs/digits/dmd2_quality.json, one after another, by the worker alone on 2 ranks: a teacher, and a student
 # of it by each recipe. Stopped (Ctrl-C, or killed), it goes on where it was when it is started again: finished jobs stand, the
 # one that ran goes on from its newest checkpoint. Prints a Markdown table, a line a seed, of the jobs that are done; --table: that alone.
+# --teacher-images: another teacher than the pipeline's, for a quick look; in a DIR of its own.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 out=$root/build/dmd2-quality
 runs=1
+teacher_images=
 seeds=()
 while [ $# -gt 0 ]; do
   case $1 in
     --out) out=$2; shift 2 ;;
     --table) runs=; shift ;;
+    --teacher-images) teacher_images=$2; shift 2 ;;
     *) seeds+=("$1"); shift ;;
   esac
 done
@@ -24,10 +27,10 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 [ -z "$runs" ] || "$root/tools/setup.sh" >&2
 
-exec /usr/bin/python3 - "$root" "$out" "$runs" "${seeds[@]}" <<'PYTHON'
+exec /usr/bin/python3 - "$root" "$out" "$runs" "$teacher_images" "${seeds[@]}" <<'PYTHON'
 import json, os, pathlib, signal, subprocess, sys, time
 
-root, out, runs, *seeds = sys.argv[1:]
+root, out, runs, teacher_images, *seeds = sys.argv[1:]
 root, out = pathlib.Path(root), pathlib.Path(out)
 PIPELINE = root / "configs" / "digits" / "dmd2_quality.json"
 STUDENTS = ("dmd", "no_regression", "ttur", "gan", "two_steps", "four_steps")
@@ -93,6 +96,8 @@ for seed in map(int, seeds):
             spec["detector"] = str(out / "detector")
         if job["kind"] in ("train_teacher", "distill"):
             spec["checkpoint"] = {"every_iterations": 200, "keep_last": 1}
+        if job["kind"] == "train_teacher" and teacher_images:
+            spec["images"] = int(teacher_images)
         run(spec | {"seed": seed_of(job, seed)}, folder)
 
 print("| seed | teacher, 18 steps | " + " | ".join(name.replace("_", " ") for name in STUDENTS) + " |")

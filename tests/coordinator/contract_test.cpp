@@ -82,7 +82,7 @@ TEST_F(Contract, TheDocumentListsEveryOperationOnce) {
   }
   const json& distill = document["components"]["schemas"]["Job_distill"];
   EXPECT_EQ(distill["properties"]["dmd"]["properties"]["batch"]["minimum"], 1);
-  EXPECT_THAT(distill["required"].get<std::vector<std::string>>(), ElementsAre("name", "kind", "teacher", "pairs"));
+  EXPECT_THAT(distill["required"].get<std::vector<std::string>>(), ElementsAre("name", "kind", "teacher"));
 }
 
 TEST_F(Contract, EveryOperationHasAHandlerAndARole) {
