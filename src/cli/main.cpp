@@ -25,6 +25,7 @@
 #include "cli/verify.h"
 #include "common/build_info.h"
 #include "common/error.h"
+#include "common/nearest.h"
 #include "common/private_ca.h"
 #include "common/secret.h"
 
@@ -473,6 +474,25 @@ void add_shell_commands(CommandLine& line, Options& options) {
   });
 }
 
+// "onestep token add": as far as the command line was understood.
+std::string begun_command(const CLI::App& app) {
+  std::string words = app.get_name();
+  for (const CLI::App* command = &app; !command->get_subcommands().empty();) {
+    command = command->get_subcommands().front();
+    words += " " + command->get_name();
+  }
+  return words;
+}
+
+// What is wrong with the first word, if that is it.
+std::string unknown_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-' || argv[1][0] == '\0' || !app.get_subcommands().empty()) return "";
+  std::vector<std::string> known;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) known.push_back(command->get_name());
+  const std::string hint = nearest(std::string(argv[1]), known);
+  return "unknown command '" + std::string(argv[1]) + "'" + (hint.empty() ? "" : " (did you mean '" + hint + "'?)");
+}
+
 int run_command_line(int argc, char** argv) {
   CommandLine line;
   Options options;
@@ -486,7 +506,8 @@ int run_command_line(int argc, char** argv) {
     line.app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return line.app.exit(error);  // --help
-    std::cerr << "onestep: " << error.what() << "; see 'onestep --help'\n";
+    const std::string unknown = unknown_command(line.app, argc, argv);
+    std::cerr << "onestep: " << (unknown.empty() ? error.what() : unknown) << "; see '" << begun_command(line.app) << " --help'\n";
     return exit_status(ErrorCode::kUsage);
   }
   return line.run();

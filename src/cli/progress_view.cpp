@@ -86,6 +86,7 @@ std::string job_text(const json& job) {
     return state + (digest.empty() ? "" : "  " + digest) + attempt;
   }
   const std::string reason = text_of(job, "reason");
+  if (reason.starts_with("attempt ")) return state + ": " + reason;
   return state + attempt + (reason.empty() ? "" : ": " + reason);
 }
 

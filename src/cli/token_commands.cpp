@@ -1,7 +1,10 @@
 #include "cli/token_commands.h"
 
+#include <algorithm>
 #include <iostream>
+#include <optional>
 
+#include "common/error.h"
 #include "common/secret.h"
 #include "common/time_text.h"
 

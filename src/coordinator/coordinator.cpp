@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <utility>
 
 namespace onestep {
@@ -59,12 +60,16 @@ Coordinator::Coordinator(CoordinatorOptions options, std::unique_ptr<Launcher> l
 
 void Coordinator::tick() {
   const std::optional<Error> trouble = watch_attempts();
-  update_dependencies();
+  // With thousands of jobs in the line it takes a while to look at all, and where nothing has changed nothing is decided.
+  const std::uint64_t changes = num_changes_;
+  const bool undecided = settled_changes_ != changes || options_.clock() >= look_again_;
+  if (undecided) update_dependencies();
   while (!pins_due_.empty()) {
     update_pins(*pins_due_.begin());
     pins_due_.erase(pins_due_.begin());
   }
-  start_ready_jobs();
+  if (undecided) start_ready_jobs();
+  settled_changes_ = changes;
   if (options_.clock() - last_flush_ >= kFlushInterval_s) flush_progress();
   if (options_.clock() - last_forgotten_ >= kForgetInterval_s) {
     last_forgotten_ = options_.clock();
@@ -374,6 +379,7 @@ void Coordinator::apply(JobRecord& job, JobEvent event, const std::string& reaso
   log_info(job.id + ": " + to_string(job.state) + " -> " + to_string(*next) + ": " + reason,
            {.job = job.id, .attempt = job.attempts});
   job.state = *next;
+  ++num_changes_;
   update_reason(job, reason);
 }
 
@@ -454,6 +460,7 @@ void Coordinator::settle_dependencies(std::vector<JobRecord> jobs, const std::fu
 }
 
 void Coordinator::start_ready_jobs() {
+  look_again_ = std::numeric_limits<double>::infinity();
   if (stopping_) return;
   std::vector<ReadyJob> ready;
   std::vector<RunningJob> running;
@@ -464,6 +471,7 @@ void Coordinator::start_ready_jobs() {
     const bool evaluation = !job.parent.empty();
     if (is_active(job.state)) running.push_back({job.id, job.ranks, evaluation});
     if (job.state != JobState::kQueued) continue;
+    if (job.not_before > options_.clock()) look_again_ = std::min(look_again_, job.not_before);
     ready.push_back({job.id, job.number, job.ranks, evaluation, job.not_before});
     queued.emplace(job.id, std::move(job));
   }

@@ -295,6 +295,9 @@ class Coordinator {
   std::map<std::string, std::vector<AlarmRecord>> rank_alarms_;  // by job: those of the watchdog that hold
   std::set<std::string> told_to_stop_;       // jobs that stop: their ranks were told by this process
   std::set<std::string> checkpoints_due_;    // jobs whose alarm asks for one
+  // Changes of jobs' states: how many there were, and as of which of them the scheduler has decided; when it is to look again without one.
+  std::uint64_t num_changes_ = 1, settled_changes_ = 0;
+  double look_again_ = 0;
   double last_flush_ = 0;
   double last_forgotten_ = 0;  // submissions whose keys are too old
   // When the final state of a job's attempt came and when its mpirun was asked to end: what is left

@@ -102,6 +102,8 @@ class EventHub::Reader : public BodyStream {
  private:
   void push(const Piece& piece) {
     if (dropped_ || !wants(types_, piece.type)) return;
+    // Seen before it came here: in an answer that was made before the channel was told of the event.
+    if (piece.number != 0 && piece.number <= cursor_.number) return;
     if (queued_bytes_ + piece.text->size() > hub_.limits_.queued_bytes) {
       dropped_ = true;  // it connects again and goes on where it was
       queue_.clear();
@@ -127,7 +129,7 @@ class EventHub::Reader : public BodyStream {
 
   EventHub& hub_;
   std::shared_ptr<Channel> channel_;
-  EventCursor cursor_;  // while it replays
+  EventCursor cursor_;  // as far as it had read when it had caught up
   const std::set<std::string> types_;
   bool greeted_ = false;
   bool live_ = false;
@@ -222,8 +224,8 @@ std::vector<EventHub::Piece> EventHub::read_stored(const EventScope& scope, Even
     cursor.number = event.number;
     const std::string fields =
         "\"job\":" + quoted(event.job) + ",\"time\":" + json(event.time).dump();
-    pieces.push_back({event.type, std::make_shared<const std::string>(sse_text(
-                                      to_string(cursor), event.type, fields, event.body))});
+    pieces.push_back({event.type, std::make_shared<const std::string>(sse_text(to_string(cursor), event.type, fields, event.body)),
+                      event.number});
   }
   if (pieces.empty()) cursor.number = until;
   return pieces;

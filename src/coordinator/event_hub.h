@@ -59,6 +59,7 @@ class EventHub {
   struct Piece {
     std::string type;
     std::shared_ptr<const std::string> text;  // as it is sent; one for all readers
+    std::int64_t number = 0;                  // of a stored event; 0: it has none
   };
 
   // Stored events after `cursor`, up to `until`; moves the cursor.

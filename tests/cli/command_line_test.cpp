@@ -50,6 +50,14 @@ TEST(CommandLine, WrongOnesExitWith2) {
   }
 }
 
+TEST(CommandLine, WrongOnesSayWhereToLook) {
+  EXPECT_EQ(onestep("cancle x").output, "onestep: unknown command 'cancle' (did you mean 'cancel'?); see 'onestep --help'\n");
+  EXPECT_EQ(onestep("xyzzy").output, "onestep: unknown command 'xyzzy'; see 'onestep --help'\n");
+  EXPECT_EQ(onestep("logs").output, "onestep: job is required; see 'onestep logs --help'\n");
+  EXPECT_THAT(onestep("token add").output, HasSubstr("--role is required; see 'onestep token add --help'"));
+  EXPECT_THAT(onestep("jobs --stat x").output, HasSubstr("see 'onestep jobs --help'"));
+}
+
 TEST(CommandLine, CompletionsAndManualComeFromTheCommandTable) {
   const TempFolder folder;
   // What bash offers for a line that is being typed.

@@ -230,6 +230,28 @@ TEST_F(EventHubTest, AReplayIsWhatWasHeardLive) {
   EXPECT_THAT(iterations(replay), SizeIs(700));
 }
 
+// An answer knows of events that the other readers have not been told yet: whoever goes on from it hears them no second time.
+TEST_F(EventHubTest, AReaderBesideOthersBeginsExactlyWhereItsAnswerEnded) {
+  const EventScope job{.job = "a-1", .pipeline = ""};
+  Listener other = listener(job);
+  other.listen();
+  tick();
+  other.listen();
+  coordinator_->cancel("a-1");
+  coordinator_->cancel("b-2");
+  const std::int64_t seen = coordinator_->last_event();
+  Listener late = listener(job, std::to_string(seen));
+  late.listen();
+  tick();
+  for (auto& [pid, end] : machine_.ends) end = ProcessEnd{true, "mpirun ended"};
+  tick();
+  late.listen();
+  other.listen();
+  EXPECT_THAT(states(other), ElementsAre("waiting", "queued", "starting", "stopping", "cancelled"));
+  EXPECT_THAT(states(late), ElementsAre("cancelled"));
+  EXPECT_GT(event_cursor_from_string(ids(late).front()).value().number, seen);
+}
+
 // From every place in the stream, across a coordinator that was killed there: nothing is lost,
 // nothing comes twice.
 TEST_F(EventHubTest, GoesOnFromAnyEventAfterAKill) {

@@ -78,7 +78,7 @@ attack() {
 before=$(memory_kb)
 idle=$(descriptors)
 for mode in "-H -u $url/api/v1/jobs" "-B -t POST -f application/json -s 4096 -u $url/api/v1/jobs" \
-  "-X -u $url/api/v1/openapi.json -w 1 -y 16 -n 2 -z 8 -k 10"; do
+  "-X -u $url/api/v1/openapi.json -w 1 -y 16 -n 2 -z 8 -k 4"; do
   # shellcheck disable=SC2086
   attack 200 $mode
   [ "$most" -ge 150 ] || fail "$mode: only $most slow clients at a time: nothing was tried"

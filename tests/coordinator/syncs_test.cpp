@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <functional>
+#include <thread>
 
-#include "coordinator/coordinator_fixture.h"
 #include "coordinator/api.h"
+#include "coordinator/coordinator_fixture.h"
 #include "coordinator/store_log.h"
 #include "support/sync_count.h"
 
