@@ -16,15 +16,16 @@
 ##SBATCH --gpus-per-node=8
 #SBATCH --time=04:00:00
 
-# 3. EDIT: what to run
-CONFIG=${CONFIG:-configs/sd15/tiny.json}
-
+# Nothing to edit: how it is requeued, and told to save (sbatch reads no such lines behind the first command).
 #SBATCH --job-name=onestep
 #SBATCH --output=onestep-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --no-kill
 #SBATCH --signal=B:USR1@120
+
+# 3. EDIT: what to run
+CONFIG=${CONFIG:-configs/sd15/tiny.json}
 
 # Environment:
 #   ONESTEP_DATA    folder for everything that is kept, on a file system that all nodes share (default: onestep-data beside

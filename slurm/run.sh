@@ -11,16 +11,17 @@ refuse() {
 # ---- Checks: nothing has been started or changed ------------------------------------------------------------------
 
 find_programs() {
-  local folder
-  for folder in "${ONESTEP_BIN:-}" "$root/build/bin"; do
-    if [ -n "$folder" ] && [ -x "$folder/onestep" ]; then
-      PATH=$folder:$PATH
-      break
-    fi
+  local name
+  if [ -n "${ONESTEP_BIN:-}" ]; then
+    [ -x "$ONESTEP_BIN/onestep" ] || refuse "ONESTEP_BIN: $ONESTEP_BIN has no onestep program"
+    PATH=$ONESTEP_BIN:$PATH
+  elif [ -x "$root/build/bin/onestep" ]; then
+    PATH=$root/build/bin:$PATH
+  fi
+  for name in onestep onestep-coordinator onestep-worker; do
+    command -v "$name" >/dev/null ||
+      refuse "no $name in ONESTEP_BIN, $root/build/bin or PATH; build the programs with tools/setup.sh --programs"
   done
-  command -v onestep >/dev/null && command -v onestep-coordinator >/dev/null && command -v onestep-worker >/dev/null ||
-    refuse "no onestep programs in ONESTEP_BIN, $root/build/bin or PATH; build them with tools/setup.sh --programs"
-  [ -z "${ONESTEP_BIN:-}" ] || [ "$(command -v onestep)" = "$ONESTEP_BIN/onestep" ] || refuse "ONESTEP_BIN: $ONESTEP_BIN has no onestep program"
 }
 
 find_config() {
@@ -70,10 +71,13 @@ check_shared_folder() {
 address_field() { grep -o "\"$1\":[^,}]*" "$ONESTEP_DATA/coordinator.address" 2>/dev/null | cut -d: -f2- | tr -d '" '; }
 
 start_coordinator() {
-  local extra=() folder
+  local extra=() folder folders
   # How Slurm itself reaches this node: the ranks of the others report there.
   extra+=(--telemetry "$(scontrol --oneliner show node "$SLURMD_NODENAME" | grep -o ' NodeAddr=[^ ]*' | cut -d= -f2)")
-  for folder in "$root" "$(dirname "$config")" ${ONESTEP_ROOTS//:/ }; do extra+=(--root "$folder"); done
+  IFS=: read -ra folders <<<"$root:$(dirname "$config"):${ONESTEP_ROOTS:-}"
+  for folder in "${folders[@]}"; do
+    [ -z "$folder" ] || extra+=(--root "$folder")
+  done
   [ -z "${SLURM_GPUS_ON_NODE:-}" ] || extra+=(--slurm gpus-per-task=1)
   # Others may be logged in on this node.
   export ONESTEP_TOKEN_FILE=$ONESTEP_DATA/slurm.token

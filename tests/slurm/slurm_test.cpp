@@ -132,7 +132,9 @@ TEST_F(Slurm, AKilledCoordinatorAdoptsItsStepWithoutItsSrunThenItIsCancelledAndR
   service_->kill_hard();
   const std::string before = steps();
   EXPECT_THAT(before, HasSubstr("onestep-" + id + "-a1-"));
-  ASSERT_EQ(shell("pkill --signal KILL --full 'srun .*--job-name=onestep-" + id + "'").exit_status, 0);
+  const std::vector<pid_t> sruns = processes_with({"srun", "--job-name=" + before.substr(0, before.find('\n'))});
+  ASSERT_FALSE(sruns.empty());
+  for (const pid_t srun : sruns) ::kill(srun, SIGKILL);
   ::setenv("SLURM_JOB_ID", "1", 1);
   service_->start();
   ::unsetenv("SLURM_JOB_ID");
@@ -177,6 +179,16 @@ TEST_F(Slurm, WhatSlurmRefusesIsSaidInItsOwnWords) {
   const nlohmann::json job = service_->wait_for(id, {"failed"}, 30);
   EXPECT_THAT(job.at("reason").get<std::string>(), HasSubstr("Invalid partition name specified"));
   EXPECT_EQ(job.at("attempts").size(), 1U);
+}
+
+TEST_F(Slurm, TheDoctorLooksAtEveryNode) {
+  const std::string doctor = "onestep doctor --listen 127.0.0.1:0 --free 0.1 --launcher slurm-batch --ranks 4 --data " + folder_ / "data --json";
+  const ShellResult good = shell(doctor + " --slurm partition=main");
+  EXPECT_EQ(good.exit_status, 0) << good.output;
+  EXPECT_EQ(good.last_line().at("failed"), 0);
+  const ShellResult bad = shell(doctor + " --slurm partition=absent");
+  EXPECT_EQ(bad.exit_status, 8);
+  EXPECT_THAT(bad.output, HasSubstr("check the partition"));
 }
 
 // ---- slurm/distill_sd.sh ----

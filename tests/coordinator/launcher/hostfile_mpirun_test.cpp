@@ -74,8 +74,9 @@ TEST_F(HostfileMpirunTest, CarriesTheEnvironmentToOtherHosts) {
 }
 
 TEST_F(HostfileMpirunTest, RealMpirunStartsRanksOnBothHosts) {
-  // In place of ssh: the host's name is noted, and the command run here.
-  const std::string agent = script("agent", "echo \"$1\" >> $RUN/hosts; shift; exec sh -c \"$*\"");
+  // In place of ssh: the host's name is noted, and the command run here, with temporary files of its own as on a host of its own.
+  const std::string agent =
+      script("agent", "echo \"$1\" >> $RUN/hosts; export TMPDIR=$RUN/tmp-$1; mkdir -p $TMPDIR; shift; exec sh -c \"$*\"");
   ::setenv("OMPI_MCA_plm_rsh_agent", agent.c_str(), 1);
   ::setenv("OMPI_MCA_plm", "rsh", 1);
   script("worker", "echo $OMPI_COMM_WORLD_RANK $OMPI_COMM_WORLD_LOCAL_RANK $ONESTEP_ATTEMPT_ID >> $RUN/ranks");
