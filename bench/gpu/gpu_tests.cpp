@@ -13,7 +13,6 @@
 #include "worker/models/model_factory.h"
 #include "worker/models/preconditioners.h"
 #include "worker/optim/device_update.h"
-#include "worker/run/device_network.h"
 #include "worker/run/device_updater.h"
 #include "worker/tensors/device_part.h"
 #include "worker/tensors/grid_op_cases.h"
@@ -124,8 +123,8 @@ std::unique_ptr<Denoiser> small_network(const char* network_class, bool residual
 // Three iterations; the last ones recorded and replayed where asked for.
 Tensors train(TensorCommunicator& communicator, const torch::Device& device, torch::ScalarType dtype, const char* network_class, bool residual, std::int64_t micro_batches, int recorded_iterations) {
   const auto generator = small_network(network_class, residual), real = small_network(network_class, residual), fake = small_network(network_class, residual);
-  DeviceNetwork generator_buffers(generator->module(), micro_batches, true, device, dtype), fake_buffers(fake->module(), micro_batches, true, device, dtype);
-  const DeviceNetwork real_buffers(real->module(), 1, false, device, dtype);
+  FlatParameters generator_buffers(generator->module(), micro_batches, true, {device, dtype}), fake_buffers(fake->module(), micro_batches, true, {device, dtype});
+  const FlatParameters real_buffers(real->module(), 1, false, {device, dtype});
   OptimizerSpec optimizer;
   optimizer.learning_rate = 0.1;
   optimizer.epsilon = 1;  // an update that is smooth in the gradient: rounding stays rounding
@@ -152,9 +151,11 @@ Tensors train(TensorCommunicator& communicator, const torch::Device& device, tor
     report = dmd_step({*generator, *real, *fake}, settings, 0, batches, L2Distance(), update_generator, update_fake);
     settings.device_step.add_(1);
   };
+  std::int64_t num_updates = 0;
   const auto begin = [&] {
-    update_generator.begin(optimizer.learning_rate);
-    update_fake.begin(optimizer.learning_rate);
+    ++num_updates;
+    update_generator.begin({optimizer.learning_rate, num_updates, num_updates - 1});
+    update_fake.begin({optimizer.learning_rate, num_updates, 0});
   };
   constexpr int kIterations = 4;
   for (int i = 0; i < kIterations - recorded_iterations; ++i) begin(), work();

@@ -3,7 +3,7 @@
 #include "collected.h"
 #include "timing.h"
 #include "worker/dmd/losses.h"
-#include "worker/run/device_network.h"
+#include "worker/tensors/flat_parameters.h"
 #include "worker/sampling/sampler.h"
 #include "worker/tensors/keyed_random.h"
 
@@ -22,7 +22,7 @@ nlohmann::json run_sampling(const BenchOptions& options) {
   const std::int64_t batch = options.small ? 4 : cifar ? (heun ? 512 : 1024) : 128;
   const auto denoiser = bench_network(spec);
   dynamic_cast<Preconditioner&>(*denoiser).use_grid_kernels(true);
-  const DeviceNetwork buffers(denoiser->module(), 1, false, options.device, torch::kBFloat16);
+  const FlatParameters buffers(denoiser->module(), 1, false, {options.device, torch::kBFloat16});
   const auto noise = keyed_normal({kSamplingSeed, RandomStream::kSampleNoise, 0}, 0, batch, {3, spec.image_size, spec.image_size});
   const auto z = noise.to(options.device).contiguous(torch::MemoryFormat::ChannelsLast);
   const Condition condition{torch::arange(batch).remainder(spec.label_dim).to(options.device), {}};

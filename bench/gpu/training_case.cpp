@@ -13,7 +13,6 @@
 #include "worker/dmd/dmd_step.h"
 #include "worker/models/initialize.h"
 #include "worker/models/vgg_lpips.h"
-#include "worker/run/device_network.h"
 #include "worker/run/device_updater.h"
 #include "worker/tensors/keyed_random.h"
 
@@ -79,9 +78,9 @@ class Distillation {
         fake_(bench_network(spec_, kFakeScale)),
         distance_(distance_of(item_, options.small, device_, collected)),
         optimizer_(optimizer()),
-        generator_buffers_(generator_->module(), item_.micro_batches, true, device_, torch::kBFloat16),
-        fake_buffers_(fake_->module(), item_.micro_batches, true, device_, torch::kBFloat16),
-        real_buffers_(real_->module(), 1, false, device_, torch::kBFloat16),
+        generator_buffers_(generator_->module(), item_.micro_batches, true, {device_, torch::kBFloat16}),
+        fake_buffers_(fake_->module(), item_.micro_batches, true, {device_, torch::kBFloat16}),
+        real_buffers_(real_->module(), 1, false, {device_, torch::kBFloat16}),
         update_generator_(generator_buffers_, alone_, item_.micro_batches, "exact", optimizer_, {{500'000.0}, item_.batch}),
         update_fake_(fake_buffers_, alone_, item_.micro_batches, "exact", optimizer_, {}) {
     for (Denoiser* net : {generator_.get(), real_.get(), fake_.get()}) dynamic_cast<Preconditioner&>(*net).use_grid_kernels(true);
@@ -111,8 +110,9 @@ class Distillation {
 
   // What changes from iteration to iteration, on its way to the device; then one iteration, `work` or its recording.
   void begin() {
-    update_generator_.begin(optimizer_.learning_rate);
-    update_fake_.begin(optimizer_.learning_rate);
+    ++num_updates_;
+    update_generator_.begin({optimizer_.learning_rate, num_updates_, num_updates_ - 1});
+    update_fake_.begin({optimizer_.learning_rate, num_updates_, 0});
   }
   void work() {
     report_ = dmd_step({*generator_, *real_, *fake_}, settings_, 0, batches_, *distance_, update_generator_, update_fake_);
@@ -183,12 +183,13 @@ class Distillation {
   std::unique_ptr<Distance> distance_;
   OptimizerSpec optimizer_;
   SingleCommunicator alone_;
-  DeviceNetwork generator_buffers_, fake_buffers_, real_buffers_;
+  FlatParameters generator_buffers_, fake_buffers_, real_buffers_;
   DeviceUpdater update_generator_, update_fake_;
   DmdSettings settings_;
   torch::Tensor pair_noise_, pair_image_, pair_label_;
   std::vector<MicroBatch> batches_;
   DmdReport report_;
+  std::int64_t num_updates_ = 0;
 };
 
 }  // namespace

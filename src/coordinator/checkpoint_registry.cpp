@@ -88,7 +88,6 @@ JobSpec evaluation_spec(const JobSpec& distill, const CheckpointRecord& checkpoi
   spec.name = distill.name + "-eval-" + std::to_string(checkpoint.iteration);
   spec.kind = "evaluate";
   spec.seed = distill.seed;
-  spec.device = distill.device;
   spec.numerics = distill.numerics;
   EvaluateSpec evaluate;
   evaluate.model = checkpoint.folder;

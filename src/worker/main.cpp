@@ -1,6 +1,7 @@
 // onestep-worker: one rank of one attempt of one job.
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@
 #include "common/run_folder.h"
 #include "worker/comm/make_communicator.h"
 #include "worker/comm/mpi_session.h"
+#include "worker/run/device_session.h"
 #include "worker/run/jobs.h"
 #include "worker/run/memory_plan.h"
 #include "worker/run/stop_signal.h"
@@ -80,6 +82,23 @@ void pin_numerics(const JobSpec& spec) {
   at::set_num_threads(1);
 }
 
+// A job for a device needs a program that starts with CUDA's libraries: this process becomes the one beside it, where there is one. Otherwise the job is
+// refused where the spec is read.
+void become_device_worker(const Arguments& arguments, char** argv) {
+  if (has_device_part() || !arguments.plan.empty() || !file_exists(arguments.spec)) return;
+  const auto spec = nlohmann::json::parse(read_file(arguments.spec), nullptr, /*allow_exceptions=*/false);
+  if (!spec.is_object() || spec.value("device", nlohmann::json()) != "cuda") return;
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe").string() + "-cuda";
+  if (!file_exists(program)) return;
+  // What would only be seen by the loader there is told here.
+  if (dlopen("libtorch_cuda.so", RTLD_LAZY) == nullptr) {
+    throw Error(ErrorCode::kConfig, std::string("device: cuda: expected CUDA's libraries, of the wheels that torch comes with, in LD_LIBRARY_PATH; found: ") +
+                                        dlerror());
+  }
+  execv(program.c_str(), argv);
+  throw Error(ErrorCode::kIo, program + ": can't be run");
+}
+
 // A coordinator's attempt: everything a rank says goes into a file of its own; standard output stays for the last line.
 void redirect_log(const std::string& path) {
   const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -120,6 +139,7 @@ struct Process {
   std::unique_ptr<Communicator> communicator;
   std::unique_ptr<TelemetryClient> telemetry;
   std::optional<JobSpec> spec;
+  DeviceSession device;  // of a job with device "cuda"
   std::string run;
   int attempt = 0;
   bool has_coordinator = false;
@@ -141,6 +161,7 @@ void prepare(Process& process, const Arguments& arguments) {
                                           " micro-batches: expected a power of two that divides them");
     }
   }
+  if (spec.device == "cuda") process.device = open_device(*process.communicator);
   process.run = std::filesystem::absolute(!arguments.output.empty() ? arguments.output
                                           : !spec.output.empty()    ? spec.output
                                                                     : "onestep-runs/" + spec.name)
@@ -192,7 +213,7 @@ JobOutcome run(Process& process) {
   const JobSpec& spec = *process.spec;
   JobOutcome outcome = outcome_of(spec, std::max(1, process.attempt));
   const RunContext context{spec, process.run, process.attempt, *process.communicator,
-                           *process.telemetry, process.has_coordinator};
+                           *process.telemetry, process.has_coordinator, process.device.name, process.device.between_devices.get()};
   const auto start = std::chrono::steady_clock::now();
   const std::optional<JobOutcome> earlier = finished(process);
   const JobResult made = run_job(context);
@@ -213,6 +234,7 @@ int worker_main(int argc, char** argv) {
   Process process;
   try {
     if (!arguments.plan.empty()) return print_plan(arguments);
+    become_device_worker(arguments, argv);
     process.communicator = make_communicator();
     process.has_coordinator = !arguments.coordinator.empty();
     install_stop_signals();

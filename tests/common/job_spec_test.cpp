@@ -334,7 +334,7 @@ TEST(JobSpec, SamplerAndNamesAndDeviceAreChecked) {
               ElementsAre("/sampler/sigma_min: expected less than sigma_max (80.0), found 80.0"));
   EXPECT_THAT(
       problems(with("export", {"device=cuda"})),
-      ElementsAre("/device: expected cpu: this build computes on the CPU only; found cuda"));
+      ElementsAre("/device: expected cpu: export computes on the CPU only; found cuda"));
   EXPECT_THAT(problems(with("export", {"device=tpu"})),
               ElementsAre(HasSubstr("/device: expected one of cpu, cuda")));
   for (const char* bad : {"9lives", "a/b", "../x", "a b", "-a"}) {

@@ -39,6 +39,8 @@ class DeviceUpdate {
 
   static constexpr std::int64_t kAhead = 16;
 
+  void set_max_norm(double max_norm) { max_norm_ = max_norm; }  // 0: no clipping
+
  private:
   DeviceUpdateBuffers buffers_;
   LeafRange leaves_;

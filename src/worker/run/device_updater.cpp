@@ -20,7 +20,7 @@ std::vector<torch::Tensor> copies(const torch::Tensor& values, std::size_t count
 
 }  // namespace
 
-DeviceUpdater::DeviceUpdater(DeviceNetwork& network, TensorCommunicator& communicator, std::int64_t micro_batches, const std::string& reduction,
+DeviceUpdater::DeviceUpdater(FlatParameters& network, TensorCommunicator& communicator, std::int64_t micro_batches, const std::string& reduction,
                              const OptimizerSpec& optimizer, const DeviceAverages& averages)
     : network_(network),
       communicator_(communicator),
@@ -35,8 +35,7 @@ DeviceUpdater::DeviceUpdater(DeviceNetwork& network, TensorCommunicator& communi
       update_(buffers(), leaves(), optimizer.clip_norm) {}
 
 DeviceUpdateBuffers DeviceUpdater::buffers() const {
-  const bool rounds = network_.shadow().scalar_type() != torch::kFloat32;
-  return {part_of(network_.values(), piece_), exp_avg_, exp_avg_sq_, averages_, rounds ? part_of(network_.shadow(), piece_) : torch::Tensor()};
+  return {part_of(network_.values(), piece_), exp_avg_, exp_avg_sq_, averages_, network_.has_shadow() ? part_of(network_.shadow(), piece_) : torch::Tensor()};
 }
 
 // The tree of the norm has the micro-batches' number of leaves, so that it is the same at every rank count.
@@ -46,16 +45,34 @@ LeafRange DeviceUpdater::leaves() const {
   return {range.offset, range.length, micro_batches_};
 }
 
-void DeviceUpdater::begin(double learning_rate) {
+void DeviceUpdater::set_optimizer(const OptimizerSpec& optimizer, bool fresh) {
+  optimizer_ = optimizer;
+  update_.set_max_norm(optimizer.clip_norm);
+  if (!fresh) return;
+  exp_avg_.zero_();
+  exp_avg_sq_.zero_();
+}
+
+void DeviceUpdater::reset_averages() {
+  const torch::NoGradGuard no_grad;
+  for (torch::Tensor& average : averages_) average.copy_(part_of(network_.values(), piece_));
+}
+
+void DeviceUpdater::refresh_shadow() {
+  const torch::NoGradGuard no_grad;
+  if (network_.has_shadow()) network_.shadow().copy_(network_.values());
+}
+
+void DeviceUpdater::begin(const Update& update) {
   std::vector<double> decays;
-  for (const double half_life : options_.half_lives_images) decays.push_back(ema_decay(static_cast<double>(options_.batch), half_life, num_updates_));
+  for (const double half_life : options_.half_lives_images) decays.push_back(ema_decay(static_cast<double>(options_.batch), half_life, update.average_updates));
   AdamwOptions options;
-  options.learning_rate = learning_rate;
+  options.learning_rate = update.learning_rate;
   options.beta1 = optimizer_.beta1;
   options.beta2 = optimizer_.beta2;
   options.epsilon = optimizer_.epsilon;
   options.weight_decay = optimizer_.weight_decay;
-  update_.set_constants(options, ++num_updates_, decays);
+  update_.set_constants(options, update.step, decays);
 }
 
 // The binary counter of TreeAccumulator: two sums of the same number of leaves become one.
@@ -82,7 +99,7 @@ UpdateReport DeviceUpdater::step() {
   const torch::Tensor sum = counter_.back().sum;
   counter_.clear();
   const bool alone = communicator_.size() == 1;
-  if (!exact_) communicator_.all_reduce_fast(span_of(sum));
+  if (!exact_ && !alone) communicator_.all_reduce_fast(span_of(sum));
   if (!exact_ || alone) {
     update_.step(sum);
     return {Figure(update_.decision()[0])};
@@ -93,7 +110,7 @@ UpdateReport DeviceUpdater::step() {
     communicator_.all_gather_pieces({static_cast<float*>(leaf_squares.data_ptr()), static_cast<std::size_t>(2 * leaf_squares.numel())});
   });
   communicator_.all_gather_pieces(span_of(network_.values()));
-  if (network_.shadow().scalar_type() != torch::kFloat32) network_.shadow().copy_(network_.values());
+  refresh_shadow();
   return {Figure(update_.decision()[0])};
 }
 

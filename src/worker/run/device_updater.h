@@ -11,7 +11,7 @@
 #include "worker/comm/communicator.h"
 #include "worker/dmd/updater.h"
 #include "worker/optim/device_update.h"
-#include "worker/run/device_network.h"
+#include "worker/tensors/flat_parameters.h"
 
 namespace onestep {
 
@@ -25,17 +25,31 @@ struct DeviceAverages {
 class DeviceUpdater final : public Updater {
  public:
   // micro_batches: of all ranks; they divide the network's length.
-  DeviceUpdater(DeviceNetwork& network, TensorCommunicator& communicator, std::int64_t micro_batches, const std::string& reduction,
+  DeviceUpdater(FlatParameters& network, TensorCommunicator& communicator, std::int64_t micro_batches, const std::string& reduction,
                 const OptimizerSpec& optimizer, const DeviceAverages& averages);
 
-  // Before each iteration, outside of a captured graph: the constants of the next update, at this learning rate, on their way to the device.
-  void begin(double learning_rate);
+  // A phase begins or goes on: this optimizer; `fresh`: from zero moments. What was recorded before is void.
+  void set_optimizer(const OptimizerSpec& optimizer, bool fresh);
+  // Every average begins again at the present parameters.
+  void reset_averages();
+  // The parameters were written from outside: so is what the network computes with.
+  void refresh_shadow();
+
+  // Before each iteration, outside of a captured graph: the constants of the next update on their way to the device.
+  struct Update {
+    double learning_rate = 0;
+    std::int64_t step = 1;             // AdamW's, 1 for the first
+    std::int64_t average_updates = 0;  // made so far
+  };
+  void begin(const Update& update);
 
   void add_micro_batch() override;
   UpdateReport step() override;
 
   // This rank's piece, fp32.
   [[nodiscard]] const torch::Tensor& average(std::size_t i) const { return averages_[i]; }
+  [[nodiscard]] const torch::Tensor& exp_avg() const { return exp_avg_; }
+  [[nodiscard]] const torch::Tensor& exp_avg_sq() const { return exp_avg_sq_; }
   [[nodiscard]] const PieceRange& piece() const { return piece_; }
   // [3] fp64 on the device: the norm, the scale that clipping gave, 1 where the norm is finite.
   [[nodiscard]] const torch::Tensor& decision() const { return update_.decision(); }
@@ -49,7 +63,7 @@ class DeviceUpdater final : public Updater {
   [[nodiscard]] DeviceUpdateBuffers buffers() const;
   [[nodiscard]] LeafRange leaves() const;
 
-  DeviceNetwork& network_;
+  FlatParameters& network_;
   TensorCommunicator& communicator_;
   std::int64_t micro_batches_;
   bool exact_;
@@ -60,7 +74,6 @@ class DeviceUpdater final : public Updater {
   torch::Tensor exp_avg_, exp_avg_sq_;
   DeviceUpdate update_;
   std::vector<Partial> counter_;  // descending levels, as TreeAccumulator's
-  std::int64_t num_updates_ = 0;
 };
 
 }  // namespace onestep

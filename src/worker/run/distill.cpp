@@ -10,6 +10,7 @@
 #include "worker/diffusion/guidance.h"
 #include "worker/dmd/dmd_step.h"
 #include "worker/models/discriminator_head.h"
+#include "worker/run/device_loop.h"
 #include "worker/run/distill_batches.h"
 #include "worker/run/images_fit.h"
 #include "worker/run/job_text.h"
@@ -43,16 +44,19 @@ class Distillation final : public Training {
         discriminator_(sources.real_images != nullptr
                            ? std::make_unique<BottleneckDiscriminator>(*fake_.denoiser, fake_.network, context.spec.seed)
                            : nullptr),
-        real_flat_(teacher_.denoiser->module(), 1, false),
-        generator_flat_(generator_.denoiser->module(), context.spec.micro_batches, true),
-        fake_flat_(fake_.denoiser->module(), context.spec.micro_batches, true),
+        placement_(placement_of(context)),
+        real_flat_(teacher_.denoiser->module(), 1, false, placement_),
+        generator_flat_(generator_.denoiser->module(), context.spec.micro_batches, true, placement_),
+        fake_flat_(fake_.denoiser->module(), context.spec.micro_batches, true, placement_),
         update_generator_("generator", that_fits(generator_flat_, fake_flat_, context), context.communicator, context.spec.micro_batches,
-                          context.spec.reduction, {spec.ema_half_life_images, spec.dmd.batch}),
-        update_fake_("fake", fake_flat_, context.communicator, context.spec.micro_batches, context.spec.reduction, {}),
+                          context.spec.reduction, {spec.ema_half_life_images, spec.dmd.batch}, context.between_devices),
+        update_fake_("fake", fake_flat_, context.communicator, context.spec.micro_batches, context.spec.reduction, {},
+                     context.between_devices),
         networks_{*generator_.denoiser, guided_, *fake_.denoiser, discriminator_.get()},
         distance_(std::move(distance)) {
     generator_.denoiser->recompute_in_backward(context.spec.activation_checkpointing);
     fake_.denoiser->recompute_in_backward(context.spec.activation_checkpointing);
+    if (generator_flat_.is_placed()) device_.emplace(placement_.device, std::vector<NetworkUpdater*>{&update_generator_, &update_fake_});
   }
 
   [[nodiscard]] std::int64_t num_iterations() const override {
@@ -86,15 +90,16 @@ class Distillation final : public Training {
     const DmdSettings settings = this->settings();
     switch (phase) {
       case Phase::kWarmup: {
-        const auto batches = batches_.next(step, {.fresh = 0, .pairs = true, .real_position = {}});
-        const DmdReport report = regression_step(*generator_.denoiser, settings, batches, *distance_, update_generator_);
+        const auto batches = placed(batches_.next(step, {.fresh = 0, .pairs = true, .real_position = {}}));
+        const DmdReport report = regression_step(*generator_.denoiser, placed(settings, step), batches, *distance_, update_generator_);
         auto figures = chosen(reduce(report), {"loss_reg", "sample_mean", "sample_spread"});
         figures["gradient_norm_generator"] = report.generator.gradient_norm;
         return figures;
       }
       case Phase::kFakeWarmup: {
-        const auto batches = batches_.next(step, {.fresh = spec_.dmd.batch, .pairs = false, .real_position = real_position(iteration)});
-        const DmdReport report = fake_score_step(networks_, settings, step, batches, update_fake_);
+        const auto batches =
+            placed(batches_.next(step, {.fresh = spec_.dmd.batch, .pairs = false, .real_position = real_position(iteration)}));
+        const DmdReport report = fake_score_step(networks_, placed(settings, step), step, batches, update_fake_);
         auto figures = chosen(reduce(report), {"loss_fake", "sample_mean", "sample_spread", "loss_discriminator", "discriminator_accuracy"});
         figures["gradient_norm_fake"] = report.fake.gradient_norm;
         return figures;
@@ -103,7 +108,8 @@ class Distillation final : public Training {
         const bool reads_pairs = spec_.dmd.regression_joins_dm || is_generators_turn(settings, step);
         const auto batches =
             batches_.next(step, {.fresh = spec_.dmd.batch, .pairs = reads_pairs, .real_position = real_position(iteration)});
-        const DmdReport report = dmd_step(networks_, settings, step, batches, *distance_, update_generator_, update_fake_);
+        const DmdReport report = device_ ? dmd_step_there(step, batches)
+                                         : dmd_step(networks_, settings, step, batches, *distance_, update_generator_, update_fake_);
         auto figures = reduce(report);
         figures["gradient_norm_generator"] = report.generator.gradient_norm;
         figures["gradient_norm_fake"] = report.fake.gradient_norm;
@@ -132,10 +138,30 @@ class Distillation final : public Training {
   [[nodiscard]] torch::Tensor average() { return update_generator_.gather_average(); }
   [[nodiscard]] const std::vector<FlatView>& views() const { return generator_flat_.views(); }
   [[nodiscard]] const torch::nn::Module& module() const { return generator_.denoiser->module(); }
+  // Trained to the end: what is saved lies on the CPU.
+  void leave_device() { move_buffers(generator_.denoiser->module(), torch::kCPU); }
   [[nodiscard]] const LoadedModel& teacher() const { return teacher_; }
   [[nodiscard]] const std::vector<double>& t_G() const { return parametrisation_.t_G; }
 
  private:
+  static FlatPlacement placement_of(const RunContext& context) {
+    if (context.device_name.empty()) return {};
+    return {torch::Device(torch::kCUDA), torch::kBFloat16};
+  }
+  // On the device, where there is one.
+  std::vector<MicroBatch> placed(std::vector<MicroBatch> batches) { return device_ ? device_->place(batches) : std::move(batches); }
+  DmdSettings placed(const DmdSettings& settings, std::uint32_t step) { return device_ ? device_->place(settings, step) : settings; }
+  // Recorded and replayed where every iteration is the same work: not with turns, nor with a student of several steps.
+  DmdReport dmd_step_there(std::uint32_t step, const std::vector<MicroBatch>& batches) {
+    const std::vector<MicroBatch>& there = device_->place(batches);
+    const DmdSettings settings = device_->place(this->settings(), step);
+    const auto one = [this, &there, settings](std::uint32_t number) {
+      return dmd_step(networks_, settings, number, there, *distance_, update_generator_, update_fake_);
+    };
+    if (settings.t_G.size() > 1 || settings.fake_updates_per_generator_update > 1) return one(step);
+    return device_->run([one] { return one(0); });
+  }
+
   [[nodiscard]] std::int64_t dmd_start() const { return spec_.warmup.iterations + spec_.fake_warmup.iterations; }
   [[nodiscard]] Phase phase_of(std::int64_t iteration) const {
     if (iteration < spec_.warmup.iterations) return Phase::kWarmup;
@@ -150,6 +176,7 @@ class Distillation final : public Training {
   // A phase begins (its first iteration), or goes on after a restart of the process.
   void enter(Phase phase, std::int64_t iteration, bool resumed) {
     phase_ = phase;
+    if (device_) device_->reset();
     const std::int64_t first = phase == Phase::kWarmup       ? 0
                                : phase == Phase::kFakeWarmup ? spec_.warmup.iterations
                                                              : dmd_start();
@@ -255,8 +282,10 @@ class Distillation final : public Training {
   Parametrisation parametrisation_;
   GuidedDenoiser guided_;  // the teacher as the real score
   std::unique_ptr<BottleneckDiscriminator> discriminator_;  // null: no GAN; before fake_flat_, which holds its parameters
+  FlatPlacement placement_;
   FlatParameters real_flat_, generator_flat_, fake_flat_;
   NetworkUpdater update_generator_, update_fake_;
+  std::optional<DeviceLoop> device_;
   DmdNetworks networks_;
   std::unique_ptr<Distance> distance_;
   Phase phase_ = Phase::kWarmup;
@@ -278,6 +307,9 @@ JobResult run_distill(const RunContext& context) {
   const auto& spec = std::get<DistillSpec>(context.spec.options);
   LoadedModel teacher = load_model(spec.teacher, "ema", spec.like);
   const std::string teacher_digest = teacher.sha256;
+  if (!context.device_name.empty() && teacher.sd) {
+    throw Error(ErrorCode::kConfig, "device: expected cpu for the text-to-image network of " + spec.teacher + ", found cuda");
+  }
   const auto prompts = load_job_text(teacher, spec.prompts, /*verify=*/context.communicator.rank() == 0).prompts;
   nlohmann::json config = bit_relevant_config(context.spec);
   config["teacher"] = teacher_digest;
@@ -297,7 +329,7 @@ JobResult run_distill(const RunContext& context) {
   if (prompts) config["prompts"] = prompts->info().digest();
   config.erase("like");
 
-  LoadedDistance distance = load_distance(spec, context.spec.activation_checkpointing);
+  LoadedDistance distance = load_distance(spec, context.spec.activation_checkpointing, context.device_name.empty() ? torch::kCPU : torch::kCUDA);
   if (!distance.sha256.empty()) config["lpips"]["weights"] = distance.sha256;
   if (!distance.decoder_sha256.empty()) config["decoder"] = distance.decoder_sha256;
 
@@ -305,6 +337,7 @@ JobResult run_distill(const RunContext& context) {
   Distillation training(context, spec, std::move(teacher), sources, std::move(distance.distance));
   const TrainingOutcome outcome = train(context, config, training);
   const torch::Tensor average = training.average();
+  training.leave_device();
   JobResult result;
   if (context.communicator.rank() == 0) {
     ModelConfig model;

@@ -62,7 +62,7 @@ std::unique_ptr<Distance> decoded(const std::string& folder, std::unique_ptr<Dis
 
 }  // namespace
 
-LoadedDistance load_distance(const DistillSpec& spec, bool recompute) {
+LoadedDistance load_distance(const DistillSpec& spec, bool recompute, const torch::Device& device) {
   if (spec.distance != "lpips") return {make_distance(spec.distance), "", ""};
   std::vector<SafetensorsFile> files;
   std::vector<TensorView> tensors;
@@ -73,7 +73,9 @@ LoadedDistance load_distance(const DistillSpec& spec, bool recompute) {
     where += (where.empty() ? "" : " and ") + path;
     digests += sha256_file(path);
   }
-  LoadedDistance loaded{std::make_unique<LpipsDistance>(VggLpips(tensors, where, spec.lpips)), sha256(digests), ""};
+  VggLpips network(tensors, where, spec.lpips);
+  if (!device.is_cpu()) network.move_to(device, torch::kBFloat16);
+  LoadedDistance loaded{std::make_unique<LpipsDistance>(std::move(network)), sha256(digests), ""};
   if (!spec.decoder.empty()) {
     loaded.distance = decoded(spec.decoder, std::move(loaded.distance), recompute);
     loaded.decoder_sha256 = sha256(sha256_file(spec.decoder + "/config.json") +

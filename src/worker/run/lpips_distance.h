@@ -19,6 +19,7 @@ struct LoadedDistance {
 // both sides are latents and their decoded images are compared.
 // `recompute`: activation checkpointing of an AutoencoderKL; an AutoencoderTiny keeps what it has.
 // Errors: kConfig; kNotFound, kCorrupt, kMismatch naming the file.
-LoadedDistance load_distance(const DistillSpec& spec, bool recompute);
+// device: where LPIPS computes, in bfloat16 unless it is the CPU; a decoder is for the CPU alone.
+LoadedDistance load_distance(const DistillSpec& spec, bool recompute, const torch::Device& device = torch::kCPU);
 
 }  // namespace onestep

@@ -9,7 +9,7 @@ namespace onestep {
 nlohmann::json buffers_to_json(const torch::nn::Module& module) {
   auto json = nlohmann::json::object();
   for (const auto& item : module.named_buffers()) {
-    const auto values = item.value().contiguous();
+    const auto values = item.value().cpu().contiguous();
     json[item.key()] = std::vector<float>(values.const_data_ptr<float>(), values.const_data_ptr<float>() + values.numel());
   }
   return json;

@@ -21,19 +21,31 @@ std::span<float> span_of(torch::Tensor& tensor) {
 
 NetworkUpdater::NetworkUpdater(std::string name, FlatParameters& flat, Communicator& communicator,
                                std::int64_t micro_batches, const std::string& reduction,
-                               const AverageOptions& average)
+                               const AverageOptions& average, TensorCommunicator* between_devices)
     : name_(std::move(name)),
       flat_(flat),
       communicator_(communicator),
+      tensors_(between_devices != nullptr ? *between_devices : communicator),
       micro_batches_(micro_batches),
       exact_(reduction == "exact"),
       average_(average),
       piece_(exact_ ? communicator.piece_range(flat.length()) : PieceRange{0, flat.length()}),
       tree_(static_cast<std::size_t>(flat.length())) {
+  if (flat.is_placed()) {
+    DeviceAverages averages{{}, average.batch};
+    if (average.half_life_images > 0) averages.half_lives_images.push_back(average.half_life_images);
+    device_ = std::make_unique<DeviceUpdater>(flat, tensors_, micro_batches, reduction, OptimizerSpec(), averages);
+    exp_avg_ = device_->exp_avg();
+    exp_avg_sq_ = device_->exp_avg_sq();
+    if (average.half_life_images > 0) ema_ = device_->average(0);
+    return;
+  }
   exp_avg_ = torch::zeros({piece_.length});
   exp_avg_sq_ = torch::zeros({piece_.length});
   if (average_.half_life_images > 0) reset_average();
 }
+
+NetworkUpdater::~NetworkUpdater() = default;
 
 void NetworkUpdater::restart(const OptimizerSpec& optimizer, std::int64_t num_updates) {
   resume(optimizer, num_updates);
@@ -45,9 +57,11 @@ void NetworkUpdater::restart(const OptimizerSpec& optimizer, std::int64_t num_up
 void NetworkUpdater::resume(const OptimizerSpec& optimizer, std::int64_t num_updates) {
   optimizer_ = optimizer;
   num_updates_ = num_updates;
+  if (device_) device_->set_optimizer(optimizer, /*fresh=*/false);
 }
 
 void NetworkUpdater::add_micro_batch() {
+  if (device_) return device_->add_micro_batch();
   tree_.add(span_of(flat_.gradient()));
   flat_.zero_gradient();
 }
@@ -64,7 +78,18 @@ double NetworkUpdater::learning_rate_at(std::int64_t update) const {
   return optimizer_.learning_rate * factor;
 }
 
+void NetworkUpdater::prepare_step() {
+  last_learning_rate_ = learning_rate_at(phase_updates_);
+  ++phase_updates_;
+  device_->begin({last_learning_rate_, phase_updates_, average_updates_});
+  if (average_.half_life_images > 0) ++average_updates_;
+}
+
 UpdateReport NetworkUpdater::step() {
+  if (device_) {
+    if (!recording_) prepare_step();
+    return device_->step();
+  }
   // The tree over this rank's micro-batches, then over ranks; afterwards this rank's piece of the sum is whole.
   const std::span<float> sum = tree_.finish();
   if (exact_) {
@@ -105,27 +130,35 @@ UpdateReport NetworkUpdater::step() {
   return {norm};
 }
 
-torch::Tensor NetworkUpdater::gather_average() {
-  torch::Tensor whole = torch::zeros({flat_.length()});
+torch::Tensor NetworkUpdater::whole_average() {
+  torch::Tensor whole = torch::zeros({flat_.length()}, flat_.values().options());
   whole.narrow(0, piece_.offset, piece_.length).copy_(ema_);
-  if (exact_) communicator_.all_gather_pieces(span_of(whole));
+  if (exact_ && tensors_.size() > 1) tensors_.all_gather_pieces(span_of(whole));
   return whole;
 }
 
+torch::Tensor NetworkUpdater::gather_average() { return whole_average().cpu(); }
+
 void NetworkUpdater::adopt_average() {
   torch::NoGradGuard no_grad;
-  flat_.values().copy_(gather_average());
+  flat_.values().copy_(whole_average());
+  if (device_) device_->refresh_shadow();
 }
 
 void NetworkUpdater::reset_average() {
+  if (device_) {
+    device_->reset_averages();
+    average_updates_ = 0;
+    return;
+  }
   ema_ = flat_.values().narrow(0, piece_.offset, piece_.length).clone();
   average_updates_ = 0;
 }
 
 double NetworkUpdater::average_distance() {
   torch::NoGradGuard no_grad;
-  torch::Tensor parameters = flat_.values().narrow(0, piece_.offset, piece_.length);
-  torch::Tensor difference = ema_ - parameters;
+  torch::Tensor parameters = flat_.values().narrow(0, piece_.offset, piece_.length).cpu();
+  torch::Tensor difference = ema_.cpu() - parameters;
   if (!exact_) return std::sqrt(sum_of_squares(span_of(difference)) / sum_of_squares(span_of(parameters)));
   const std::int64_t leaves = micro_batches_ / communicator_.size();
   const std::vector<double> differences = leaf_square_sums(span_of(difference), leaves);
@@ -151,6 +184,7 @@ nlohmann::json NetworkUpdater::counters() const {
 void NetworkUpdater::set_counters(const nlohmann::json& counters) {
   phase_updates_ = counters.at("phase_updates").get<std::int64_t>();
   average_updates_ = counters.at("average_updates").get<std::int64_t>();
+  if (device_) device_->refresh_shadow();  // the parameters were loaded
 }
 
 }  // namespace onestep

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "worker/comm/canonical_reduce.h"
 #include "worker/comm/communicator.h"
 #include "worker/dmd/updater.h"
+#include "worker/run/device_updater.h"
 #include "worker/tensors/flat_parameters.h"
 #include "worker/tensors/torch.h"
 
@@ -29,11 +31,12 @@ struct AverageOptions {
 
 // Law 2 and 3: each micro-batch's gradient enters a binary counter; ranks go on with the same tree; each rank updates its piece of
 // parameters, moments and average (ZeRO-1); an all-gather spreads the parameters. With reduction "fast": plain all-reduce, every rank
-// updates everything. The references must outlive the updater.
+// updates everything. The references must outlive the updater. Parameters that are placed on a device are updated there, by a DeviceUpdater.
 class NetworkUpdater final : public Updater {
  public:
   NetworkUpdater(std::string name, FlatParameters& flat, Communicator& communicator, std::int64_t micro_batches,
-                 const std::string& reduction, const AverageOptions& average);
+                 const std::string& reduction, const AverageOptions& average, TensorCommunicator* between_devices = nullptr);
+  ~NetworkUpdater() override;
 
   // A phase begins: fresh moments, this optimizer, a schedule over `num_updates` updates.
   void restart(const OptimizerSpec& optimizer, std::int64_t num_updates);
@@ -43,8 +46,13 @@ class NetworkUpdater final : public Updater {
   void add_micro_batch() override;
   UpdateReport step() override;
 
+  // On a device, before an iteration whose step() was recorded: what changes from update to update. step() does it itself when it really runs, unless
+  // `recording` was announced.
+  void prepare_step();
+  void set_recording(bool on) { recording_ = on; }
+
   [[nodiscard]] double learning_rate() const { return last_learning_rate_; }
-  // The whole average, gathered from all ranks: collective. Equal to the parameters before the first update.
+  // The whole average on the CPU, gathered from all ranks: collective. Equal to the parameters before the first update.
   [[nodiscard]] torch::Tensor gather_average();
   [[nodiscard]] const std::string& name() const { return name_; }
   // Parameters := average, on all ranks: collective.
@@ -63,10 +71,12 @@ class NetworkUpdater final : public Updater {
 
  private:
   [[nodiscard]] double learning_rate_at(std::int64_t update) const;
+  [[nodiscard]] torch::Tensor whole_average();
 
   std::string name_;
   FlatParameters& flat_;
   Communicator& communicator_;
+  TensorCommunicator& tensors_;  // of buffers where the parameters lie
   std::int64_t micro_batches_;
   bool exact_;
   AverageOptions average_;
@@ -78,6 +88,8 @@ class NetworkUpdater final : public Updater {
   std::int64_t average_updates_ = 0;
   double last_learning_rate_ = 0;
   torch::Tensor exp_avg_, exp_avg_sq_, ema_;  // this rank's piece
+  std::unique_ptr<DeviceUpdater> device_;     // null on the CPU
+  bool recording_ = false;
 };
 
 }  // namespace onestep

@@ -16,6 +16,9 @@ struct RunContext {
   Communicator& communicator;
   TelemetryClient& telemetry;
   bool has_coordinator = false;
+  // With device "cuda": its name, and how tensors go between devices. Else "" and null.
+  std::string device_name = {};
+  TensorCommunicator* between_devices = nullptr;
 };
 
 }  // namespace onestep

@@ -36,6 +36,9 @@ std::string processor_name() {
   return "unknown";
 }
 
+// What computes: the device, or the processor.
+std::string processor_of(const RunContext& context) { return context.device_name.empty() ? processor_name() : context.device_name; }
+
 class Loop {
  public:
   Loop(const RunContext& context, const nlohmann::json& bit_config, Training& training)
@@ -95,9 +98,9 @@ class Loop {
       for (const std::string& key : differing) message += "\n  " + key;
       throw Error(ErrorCode::kMismatch, message);
     }
-    if (manifest.processor != processor_name() && is_root()) {
+    if (manifest.processor != processor_of(context_) && is_root()) {
       log_warning("resuming on another kind of processor: the checkpoint is of \"" + manifest.processor +
-                  "\", this is \"" + processor_name() + "\"; bits may differ from an undisturbed run");
+                  "\", this is \"" + processor_of(context_) + "\"; bits may differ from an undisturbed run");
     }
     const std::int64_t iteration = manifest.iteration;
     const nlohmann::json counters = manifest.state.at("counters");
@@ -184,13 +187,15 @@ class Loop {
     if (last_saved_ == done) return;
     std::vector<CheckpointBuffer> buffers;
     pieces_.clear();
+    std::vector<torch::Tensor> copies;  // of what lies on a device, until the snapshot is made
     nlohmann::json counters;
     for (NetworkUpdater* updater : training_.updaters()) {
       counters[updater->name()] = updater->counters();
       const PieceRange saved = saved_range(*updater);
       for (const StateBuffer& buffer : updater->buffers()) {
         const auto piece =
-            buffer.values.narrow(0, saved.offset - (buffer.is_piece ? updater->piece_offset() : 0), saved.length);
+            buffer.values.narrow(0, saved.offset - (buffer.is_piece ? updater->piece_offset() : 0), saved.length).cpu();
+        copies.push_back(piece);
         buffers.push_back({buffer.name, saved.offset,
                            {piece.const_data_ptr<float>(), static_cast<std::size_t>(piece.numel())}});
         pieces_.push_back({buffer.name, saved.offset, piece.numel(), ""});
@@ -204,7 +209,7 @@ class Loop {
     manifest_.config = bit_config_;
     manifest_.config_sha256 = sha256(bit_config_.dump());
     manifest_.commit = build_commit();
-    manifest_.processor = processor_name();
+    manifest_.processor = processor_of(context_);
     manifest_.reduction = context_.spec.reduction;
     manifest_.state = training_.description();
     manifest_.state["counters"] = counters;

@@ -45,7 +45,8 @@ TensorView view_of(const NamedTensor& named) {
 
 }  // namespace
 
-FlatParameters::FlatParameters(torch::nn::Module& module, std::int64_t pieces, bool trainable) {
+FlatParameters::FlatParameters(torch::nn::Module& module, std::int64_t pieces, bool trainable, const FlatPlacement& placement) {
+  const torch::NoGradGuard no_grad;
   std::int64_t length = 0;
   for (const auto& item : module.named_parameters()) {
     const auto& parameter = item.value();
@@ -54,21 +55,27 @@ FlatParameters::FlatParameters(torch::nn::Module& module, std::int64_t pieces, b
   }
   length = round_up(length, pieces * kFlatAlignment);
   values_ = torch::zeros({length});
-  if (trainable) gradient_ = torch::zeros({length});
-
   auto parameters = module.named_parameters();
+  const auto part = [](const torch::Tensor& flat, const FlatView& view) { return flat.narrow(0, view.offset, view.length).view(view.shape); };
+  for (const FlatView& view : views_) part(values_, view).copy_(parameters[view.name]);
+
+  values_ = values_.to(placement.device);
+  shadow_ = values_.to(placement.dtype);
+  if (trainable) gradient_ = torch::zeros_like(shadow_);
   for (const FlatView& view : views_) {
     torch::Tensor& parameter = parameters[view.name];
-    const auto values = values_.narrow(0, view.offset, view.length).view(view.shape);
-    {
-      torch::NoGradGuard no_grad;
-      values.copy_(parameter);
-    }
+    torch::Tensor values = part(shadow_, view);
+    if (is_placed() && !trainable && values.dim() == 4) values = values.contiguous(torch::MemoryFormat::ChannelsLast);
     parameter.set_data(values);
     parameter.set_requires_grad(trainable);
-    if (trainable) {
-      parameter.mutable_grad() = gradient_.narrow(0, view.offset, view.length).view(view.shape);
-    }
+    if (trainable) parameter.mutable_grad() = part(gradient_, view);
+  }
+  move_buffers(module, placement.device);
+}
+
+void move_buffers(torch::nn::Module& module, const torch::Device& device) {
+  for (auto& buffer : module.named_buffers()) {
+    if (buffer.value().device() != device) buffer.value().set_data(buffer.value().to(device));
   }
 }
 

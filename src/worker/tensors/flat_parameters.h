@@ -19,14 +19,27 @@ struct FlatView {
   std::int64_t offset = 0, length = 0;  // elements within the flat buffer
 };
 
+// Where a network computes, and in what.
+struct FlatPlacement {
+  torch::Device device = torch::kCPU;
+  torch::ScalarType dtype = torch::kFloat32;  // or bfloat16
+};
+
 // Moves a module's parameters into one flat fp32 tensor and, when they are trained, their gradients into another. The module must not be
 // moved or re-registered afterwards. Padding elements are zero and stay zero.
+// With a placement of their own the module's parameters and buffers go to that device, and the parameters become views of `shadow`, which is values()
+// rounded to the dtype; the gradients have that dtype too. A frozen network's kernels are then stored channels last, once, instead of at every use.
 class FlatParameters {
  public:
   // pieces: the largest legal rank count (M); the length is a multiple of pieces * kFlatAlignment.
-  FlatParameters(torch::nn::Module& module, std::int64_t pieces, bool trainable);
+  FlatParameters(torch::nn::Module& module, std::int64_t pieces, bool trainable, const FlatPlacement& placement = {});
 
-  [[nodiscard]] torch::Tensor& values() { return values_; }          // [length]
+  [[nodiscard]] torch::Tensor& values() { return values_; }          // fp32 [length]: what the optimizer moves
+  // What the network computes with, [length]: values() itself in fp32.
+  [[nodiscard]] torch::Tensor& shadow() { return shadow_; }
+  [[nodiscard]] bool has_shadow() const { return shadow_.scalar_type() != torch::kFloat32; }
+  // On grid kernels: on a device, or rounded.
+  [[nodiscard]] bool is_placed() const { return has_shadow() || !values_.is_cpu(); }
   [[nodiscard]] const torch::Tensor& values() const { return values_; }
   [[nodiscard]] torch::Tensor& gradient() { return gradient_; }      // [length]; autograd adds into it
   [[nodiscard]] std::int64_t length() const { return values_.size(0); }
@@ -34,9 +47,11 @@ class FlatParameters {
   void zero_gradient() { gradient_.zero_(); }
 
  private:
-  torch::Tensor values_, gradient_;
+  torch::Tensor values_, shadow_, gradient_;
   std::vector<FlatView> views_;
 };
+
+void move_buffers(torch::nn::Module& module, const torch::Device& device);
 
 // Spans of `flat` (contiguous fp32, laid out as `views`) under the views' names, for writing and hashing. `flat` must outlive them.
 std::vector<TensorView> named_tensors(const torch::Tensor& flat, const std::vector<FlatView>& views);

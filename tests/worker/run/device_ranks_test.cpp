@@ -34,7 +34,7 @@ struct Outcome {
 
 Outcome train(TensorCommunicator& communicator, const std::string& reduction) {
   OneLayer module;
-  DeviceNetwork network(module, kMicroBatches, true, torch::kCPU, torch::kBFloat16);
+  FlatParameters network(module, kMicroBatches, true, {torch::kCPU, torch::kBFloat16});
   OptimizerSpec optimizer;
   optimizer.clip_norm = 1;
   optimizer.weight_decay = 0.01;
@@ -42,7 +42,7 @@ Outcome train(TensorCommunicator& communicator, const std::string& reduction) {
   const std::int64_t each = kMicroBatches / communicator.size(), first = communicator.rank() * each;
   Outcome outcome;
   for (int step = 0; step < 3; ++step) {
-    updater.begin(optimizer.learning_rate);
+    updater.begin({optimizer.learning_rate, step + 1, step});
     for (std::int64_t m = first; m < first + each; ++m) {
       network.gradient().copy_(gradient_of(step, m, network.length()));
       updater.add_micro_batch();

@@ -6,7 +6,7 @@
 #include "worker/dmd/dmd_step.h"
 #include "worker/models/model_factory.h"
 #include "worker/models/preconditioners.h"
-#include "worker/run/device_network.h"
+#include "worker/run/device_loop.h"
 #include "worker/run/device_updater.h"
 #include "worker/run/network_updater.h"
 #include "worker/tensors/keyed_random.h"
@@ -100,9 +100,9 @@ Result on_the_cpu(std::uint32_t iterations) {
 
 Result as_on_a_device(std::uint32_t iterations, torch::ScalarType dtype) {
   const auto generator = network(true), real = network(true), fake = network(true);
-  DeviceNetwork generator_buffers(generator->module(), kMicroBatches, true, torch::kCPU, dtype);
-  DeviceNetwork fake_buffers(fake->module(), kMicroBatches, true, torch::kCPU, dtype);
-  const DeviceNetwork real_buffers(real->module(), 1, false, torch::kCPU, dtype);
+  FlatParameters generator_buffers(generator->module(), kMicroBatches, true, {torch::kCPU, dtype});
+  FlatParameters fake_buffers(fake->module(), kMicroBatches, true, {torch::kCPU, dtype});
+  const FlatParameters real_buffers(real->module(), 1, false, {torch::kCPU, dtype});
   SingleCommunicator alone;
   DeviceUpdater update_generator(generator_buffers, alone, kMicroBatches, "exact", optimizer_spec(), {{100}, kBatch});
   DeviceUpdater update_fake(fake_buffers, alone, kMicroBatches, "exact", optimizer_spec(), {});
@@ -113,8 +113,8 @@ Result as_on_a_device(std::uint32_t iterations, torch::ScalarType dtype) {
   Result result;
   for (std::uint32_t step = 0; step < iterations; ++step) {
     on_device.device_step.fill_(static_cast<std::int64_t>(step));
-    update_generator.begin(optimizer_spec().learning_rate);
-    update_fake.begin(optimizer_spec().learning_rate);
+    update_generator.begin({optimizer_spec().learning_rate, step + 1, step});
+    update_fake.begin({optimizer_spec().learning_rate, step + 1, 0});
     add_figures(result, dmd_step({*generator, *real, *fake}, on_device, /*step=*/999, micro_batches(), L2Distance(), update_generator, update_fake));
   }
   result.average = update_generator.average(0);
@@ -142,6 +142,37 @@ TEST(DeviceTraining, EqualsTrainingOnTheCpu) { expect_close(as_on_a_device(3, to
 // What bfloat16 adds: some per cent of a gradient.
 TEST(DeviceTraining, InBfloat16WithinItsRounding) { expect_close(as_on_a_device(1, torch::kBFloat16), on_the_cpu(1), 0.1); }
 
+// As the trainer runs it: updaters with schedules and an average, pairs that arrive anew, iterations that are recorded after some. The same bits as above.
+TEST(DeviceTraining, TheLoopRecordsAndReplays) {
+  constexpr std::uint32_t kIterations = 6;
+  const auto generator = network(true), real = network(true), fake = network(true);
+  const FlatPlacement placement{torch::kCPU, torch::kBFloat16};
+  FlatParameters generator_flat(generator->module(), kMicroBatches, true, placement), fake_flat(fake->module(), kMicroBatches, true, placement);
+  const FlatParameters real_flat(real->module(), 1, false, placement);
+  SingleCommunicator alone;
+  NetworkUpdater update_generator("generator", generator_flat, alone, kMicroBatches, "exact", {100, kBatch});
+  NetworkUpdater update_fake("fake", fake_flat, alone, kMicroBatches, "exact", {});
+  update_generator.restart(optimizer_spec(), 100);
+  update_fake.restart(optimizer_spec(), 100);
+  DeviceLoop loop(torch::kCPU, {&update_generator, &update_fake});
+  const L2Distance distance;
+  const DmdNetworks networks{*generator, *real, *fake};
+  Result result;
+  for (std::uint32_t step = 0; step < kIterations; ++step) {
+    const auto& batches = loop.place(micro_batches());
+    add_figures(result, loop.run([&, placed = loop.place(settings(), step)] {
+      return dmd_step(networks, placed, 0, batches, distance, update_generator, update_fake);
+    }));
+  }
+  EXPECT_TRUE(loop.is_recorded());
+  const Result expected = as_on_a_device(kIterations, torch::kBFloat16);
+  EXPECT_TRUE(torch::equal(generator_flat.values(), expected.generator));
+  EXPECT_TRUE(torch::equal(fake_flat.values(), expected.fake));
+  EXPECT_TRUE(torch::equal(update_generator.gather_average(), expected.average));
+  EXPECT_EQ(result.figures, expected.figures);
+  EXPECT_EQ(update_generator.counters(), (nlohmann::json{{"phase_updates", kIterations}, {"average_updates", kIterations}}));
+}
+
 TEST(DeviceTraining, TwiceTheSameBits) {
   EXPECT_TRUE(torch::equal(as_on_a_device(2, torch::kBFloat16).generator, as_on_a_device(2, torch::kBFloat16).generator));
 }
@@ -150,14 +181,14 @@ TEST(DeviceTraining, TwiceTheSameBits) {
 TEST(DeviceUpdater, EqualsNetworkUpdaterBitForBit) {
   const auto one = network(false), other = network(false);
   FlatParameters flat(one->module(), kMicroBatches, true);
-  DeviceNetwork buffers(other->module(), kMicroBatches, true, torch::kCPU, torch::kFloat32);
+  FlatParameters buffers(other->module(), kMicroBatches, true, {torch::kCPU, torch::kFloat32});
   SingleCommunicator alone;
   NetworkUpdater expected("x", flat, alone, kMicroBatches, "exact", {100, kBatch});
   expected.restart(optimizer_spec(), 100);
   DeviceUpdater found(buffers, alone, kMicroBatches, "exact", optimizer_spec(), {{100}, kBatch});
   torch::manual_seed(3);
   for (int step = 0; step < 3; ++step) {
-    found.begin(optimizer_spec().learning_rate);
+    found.begin({optimizer_spec().learning_rate, step + 1, step});
     for (std::int64_t m = 0; m < kMicroBatches; ++m) {
       const auto gradient = torch::randn({flat.length()});
       flat.gradient().copy_(gradient);
