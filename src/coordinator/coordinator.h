@@ -304,6 +304,7 @@ class Coordinator {
   // of it is then overdue.
   std::map<std::string, double> final_since_;
   std::map<std::string, double> terminated_at_;
+  std::map<std::string, double> pending_until_;  // by job: when a batch system's queue still had its attempt
   std::set<std::string> pins_due_;  // jobs whose pinned checkpoints may have changed
 };
 

@@ -121,11 +121,13 @@ void Coordinator::watch_ranks(const JobRecord& job, const AttemptRecord& attempt
   if (now - looked < kLookInterval_s) return;
   looked = now;
   const JobSpec spec = parse_job_spec(job.spec, options_.data, "job " + job.id);
+  const auto pending = pending_until_.find(job.id);
+  const double launched = std::max({attempt.started, started_, pending != pending_until_.end() ? pending->second : 0.0});
   const std::vector<RankTrouble> found = watchdog_.look({.job = job.id,
                                                          .attempt = attempt.number,
                                                          .num_ranks = job.ranks,
                                                          .is_training = is_training_kind(job.kind),
-                                                         .launched = std::max(attempt.started, started_),
+                                                         .launched = launched,
                                                          .ranks = rank_board_.ranks(job.id, now)},
                                                         spec.health, now);
   // Of ranks that have not said hello to this coordinator yet nothing is known: what held still holds.

@@ -186,6 +186,11 @@ void Coordinator::watch_attempt(const JobRecord& job) {
   if (!end) {
     enforce_stop(job, attempt);
     tell_whereabouts(job, process);
+    // Nobody waits for ranks that wait themselves.
+    if (launcher_->is_pending(process)) {
+      pending_until_[job.id] = options_.clock();
+      return;
+    }
     watch_ranks(job, attempt);
     return;
   }
@@ -281,6 +286,7 @@ void Coordinator::end_attempt(JobRecord job, AttemptRecord attempt, const Proces
   checkpoints_due_.erase(job.id);
   final_since_.erase(job.id);
   terminated_at_.erase(job.id);
+  pending_until_.erase(job.id);
   live_progress_.erase(job.id);
   rank_board_.forget(job.id);
 }

@@ -36,6 +36,7 @@ struct FakeMachine {
   std::string launcher = "local";
   std::optional<Capacity> capacity;  // none: the configured slots, shared
   std::string whereabouts;
+  bool pending = false;
   double unnoticed_loss_s = 0;
   bool die_after_launch = false;  // as a coordinator that is killed before it notes the process
 
@@ -62,6 +63,7 @@ class FakeLauncher : public Launcher {
   std::string name() const override { return machine_.launcher; }
   std::optional<Capacity> capacity(int configured) override { return machine_.capacity.value_or(Capacity{configured, true}); }
   std::string whereabouts(const ProcessIdentity&) override { return machine_.whereabouts; }
+  bool is_pending(const ProcessIdentity&) override { return machine_.pending; }
   double unnoticed_loss_s() const override { return machine_.unnoticed_loss_s; }
   ProcessIdentity launch(const LaunchRequest& request) override {
     if (machine_.launch_error) throw Error(*machine_.launch_error);

@@ -960,5 +960,22 @@ TEST_F(CoordinatorTest, GoesOnWithWhatWasStoppedNotWithWhatWasCancelled) {
   EXPECT_EQ(state("detector-2"), "cancelled");
 }
 
+TEST_F(CoordinatorTest, NobodyMissesTheRanksOfAnAttemptThatWaitsInAQueue) {
+  machine_.pending = true;
+  submit({kTeacher});
+  for (int hour = 0; hour < 3; ++hour) tick(3600);
+  EXPECT_EQ(job("teacher-1").num_alarms, 0);
+  machine_.pending = false;
+  tick(100);
+  EXPECT_EQ(job("teacher-1").num_alarms, 0) << "the time to start begins now";
+  tick(100);
+  EXPECT_EQ(job("teacher-1").num_alarms, 1);
+
+  machine_.pending = true;
+  coordinator_->cancel("teacher-1");
+  tick();
+  EXPECT_TRUE(machine_.of("teacher-1", 1).terminated) << "there are no ranks that could save";
+}
+
 }  // namespace
 }  // namespace onestep
