@@ -232,6 +232,27 @@ TEST_F(TextToImage, LpipsComparesWhatTheDecoderMakes) {
   EXPECT_NE(outcome("lpips1").digest, outcome("l2").digest);
 }
 
+TEST_F(TextToImage, AStudentOfSeveralStepsGoesAllTheWay) {
+  const json steps = {999.0, 499.0};
+  const json spec = with(distill(), {{"student_timesteps", steps}, {"dmd", {{"iterations", 4}, {"fake_updates_per_generator_update", 2},
+                                                                            {"regression_joins_dm", true}}}});
+  for (const int ranks : {1, 2}) {
+    const ShellResult done = run("steps" + std::to_string(ranks), spec, ranks);
+    ASSERT_EQ(done.exit_status, 0) << done.error;
+  }
+  EXPECT_EQ(outcome("steps1").digest, outcome("steps2").digest);
+  ASSERT_EQ(run("steps_export", {{"name", "export"}, {"kind", "export"}, {"model", path("steps1")}}).exit_status, 0);
+  EXPECT_THAT(slurp(path("steps_export/README.md")), HasSubstr("timesteps=[999,499], guidance_scale=1.0"));
+  EXPECT_EQ(json::parse(slurp(path("steps_export/onestep.json"))).at("student_timesteps"), steps);
+  const auto picture = [](const std::string& model) {
+    const ShellResult drawn = shell("onestep sample --model " + path(model) + " --count 2 --out " + path("steps.png") + " --prompt 'a cat'");
+    EXPECT_EQ(drawn.exit_status, 0) << drawn.error;
+    return sha256_file(path("steps.png"));
+  };
+  EXPECT_EQ(picture("steps_export"), picture("steps1"));
+  expect_refused("not_from_the_last", with(spec, {{"student_timesteps", {749, 249}}}), "student_timesteps: expected steps from the network's last, 999");
+}
+
 TEST_F(TextToImage, WhatDoesNotFitIsRefused) {
   json without = pairs();
   without.erase("prompts");

@@ -6,6 +6,8 @@
 
 #include "worker/diffusion/guidance.h"
 #include "worker/dmd/dmd_step.h"
+#include "worker/dmd/generated_samples.h"
+#include "worker/dmd/losses.h"
 #include "worker/tensors/keyed_random.h"
 
 namespace onestep {
@@ -188,6 +190,33 @@ TEST_F(DiscreteDmd, TheWarmUpSeesThePairsText) {
   (void)regression_step(generator, settings, std::span(&other, 1), L2Distance(), update);
   for (std::size_t p = 0; p < 3; ++p) EXPECT_EQ(update.values[p], update.values[3 + p]);
   EXPECT_NE(update.values[0], update.values[6]);
+}
+
+// DMD2's backward simulation, step by step; pairs stay on the first step, and join behind the fresh samples.
+TEST_F(DiscreteDmd, ALaterStepStartsFromWhatTheEarlierOnesLeadTo) {
+  settings.t_G = {kSteps - 1, 499};
+  settings.regression_joins_dm = true;
+  const auto every = [](double t, std::int64_t rows) { return torch::full({rows}, t, torch::kFloat32); };
+  std::vector<int> times(2, 0);
+  for (std::uint32_t step = 0; step < 16; ++step) {
+    const Draws draws(settings, step, batch, generator);
+    const GeneratedSamples made = generate_samples(generator, settings, draws, batch);
+    ASSERT_EQ(made.x.size(0), kSamples + kPairRows);
+    ++times.at(draws.student_step());
+    auto x = generator.denoise(keyed_normal({settings.seed, RandomStream::kGeneratorNoise, step}, 0, kSamples, {1, 2, 2}),
+                               every(kSteps - 1, kSamples), {{}, batch.text});
+    if (draws.student_step() == 1) {
+      const auto epsilon = keyed_normal({settings.seed, RandomStream::kBackwardNoise, step}, 0, kSamples, {1, 2, 2});
+      x = generator.denoise(diffuse(generator.schedule(), x, epsilon, every(499, kSamples)), every(499, kSamples), {{}, batch.text});
+    }
+    const auto x_ref = generator.denoise(batch.pair_noise, every(kSteps - 1, kPairRows), {{}, batch.pair_text});
+    EXPECT_TRUE(torch::equal(made.x.narrow(0, 0, kSamples), x)) << step;
+    EXPECT_TRUE(torch::equal(made.x_ref, x_ref)) << step;
+    EXPECT_TRUE(torch::equal(made.x.narrow(0, kSamples, kPairRows), x_ref)) << step;
+    EXPECT_TRUE(torch::equal(made.condition.text, torch::cat({batch.text, batch.pair_text}))) << step;
+  }
+  EXPECT_GT(times[0], 0);
+  EXPECT_GT(times[1], 0);
 }
 
 }  // namespace
