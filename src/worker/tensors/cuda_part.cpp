@@ -7,6 +7,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <cstdio>
+#include <cstdlib>
 
 #include "common/error.h"
 #include "worker/tensors/cuda_launch.h"
@@ -35,6 +36,7 @@ std::string device_description(int device) {
 }
 
 void prepare_device(int device, bool benchmark_convolutions) {
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);  // cuBLAS is deterministic with it alone
   c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
   auto& context = at::globalContext();
   context.setBenchmarkCuDNN(benchmark_convolutions);
@@ -59,7 +61,8 @@ class CudaGraphWork final : public RecordedWork {
  public:
   explicit CudaGraphWork(const std::function<void()>& work) {
     synchronize_device();
-    graph_.capture_begin();
+    // Threads of other libraries may ask their own events meanwhile: NCCL's watchdog does.
+    graph_.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
     try {
       work();
     } catch (...) {

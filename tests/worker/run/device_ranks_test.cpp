@@ -1,4 +1,5 @@
 // The device's updater on several ranks (here MPI's, and the processor), run whole under mpirun: the same bits as on one.
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include "common/hash.h"
@@ -33,6 +34,7 @@ struct Outcome {
 };
 
 Outcome train(TensorCommunicator& communicator, const std::string& reduction) {
+  at::set_num_threads(1);
   OneLayer module;
   FlatParameters network(module, kMicroBatches, true, {torch::kCPU, torch::kBFloat16});
   OptimizerSpec optimizer;
@@ -81,5 +83,8 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   onestep::MpiSession running;
   onestep::session = &running;
-  return RUN_ALL_TESTS();
+  const int failed = RUN_ALL_TESTS();
+  // A rank whose checks failed must fail the run, whatever the others found.
+  if (failed != 0) onestep::abort_mpi(1);
+  return failed;
 }

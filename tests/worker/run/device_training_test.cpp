@@ -144,7 +144,7 @@ TEST(DeviceTraining, InBfloat16WithinItsRounding) { expect_close(as_on_a_device(
 
 // As the trainer runs it: updaters with schedules and an average, pairs that arrive anew, iterations that are recorded after some. The same bits as above.
 TEST(DeviceTraining, TheLoopRecordsAndReplays) {
-  constexpr std::uint32_t kIterations = 6;
+  constexpr std::uint32_t kIterations = 5;
   const auto generator = network(true), real = network(true), fake = network(true);
   const FlatPlacement placement{torch::kCPU, torch::kBFloat16};
   FlatParameters generator_flat(generator->module(), kMicroBatches, true, placement), fake_flat(fake->module(), kMicroBatches, true, placement);
