@@ -76,7 +76,7 @@ const std::vector<HeavyHeader>& heavy_headers() {
       "common/(hdf5_handle\\.h|hdf5_guard\\.cpp|hdf5_listing\\.cpp|image_file\\.cpp|embedding_file\\.cpp|pair_shard_\\w+\\.(h|cpp))|worker/data/latent_dataset\\.cpp";
   static const std::vector<HeavyHeader> kHeaders = {
       {"worker/tensors/torch.h", std::regex(kTorchFiles)},
-      {"torch/", std::regex("worker/tensors/(torch|recompute|fused_norm|unet_ops|image_ops)\\.(h|cpp)")},
+      {"torch/", std::regex("worker/tensors/(torch|recompute|fused_norm|frozen_convolution|unet_ops|image_ops)\\.(h|cpp)")},
       {"ATen/", std::regex(kTorchFiles)},
       {"c10/", std::regex(kTorchFiles)},
       {"mpi.h", std::regex("worker/(main\\.cpp|comm/mpi_.*\\.cpp)")},
