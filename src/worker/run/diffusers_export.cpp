@@ -97,15 +97,16 @@ json model_index() {
           {"vae", {"diffusers", "AutoencoderKL"}}};
 }
 
-// One inference step of it starts at the last training step and returns x0 (times 1 - 1e-9).
-json lcm_scheduler(const SdScheduleConfig& config) {
+// One inference step of it starts at the last training step and returns x0 (times 1 - 1e-9). It warns of timesteps that are not among
+// its original ones: to a student of several steps, all are.
+json lcm_scheduler(const SdScheduleConfig& config, bool one_step) {
   return {{"_class_name", "LCMScheduler"},
           {"beta_end", config.beta_end},
           {"beta_schedule", "scaled_linear"},
           {"beta_start", config.beta_start},
           {"clip_sample", false},
           {"num_train_timesteps", config.num_train_timesteps},
-          {"original_inference_steps", 50},
+          {"original_inference_steps", one_step ? 50 : config.num_train_timesteps},
           {"prediction_type", config.prediction == Prediction::kV ? "v_prediction" : "epsilon"},
           {"set_alpha_to_one", false},
           {"steps_offset", 1},
@@ -192,7 +193,7 @@ std::string export_diffusers_folder(const std::string& folder, SdPipeline& pipel
   out.document("text_encoder/config.json", to_transformers_json(pipeline.text_encoder->config(), dtype_name(options.dtype)));
   out.weights("text_encoder/model.safetensors", *pipeline.text_encoder, options.dtype);
   for (const auto& [name, content] : clip_tokenizer_files(*pipeline.tokenizer)) out.text("tokenizer/" + name, content);
-  out.document("scheduler/scheduler_config.json", lcm_scheduler(pipeline.denoiser->config()));
+  out.document("scheduler/scheduler_config.json", lcm_scheduler(pipeline.denoiser->config(), options.student_timesteps.empty()));
   out.document("model_index.json", model_index());
   if (!options.origin.is_null()) {
     json origin = options.origin;
