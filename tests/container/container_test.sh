@@ -61,12 +61,13 @@ fi
 podman run --rm --network=none "$base" true >"$folder/run.log" 2>&1 || skip "podman can't run a container here: $(tail -n 1 "$folder/run.log")"
 
 say "builds the image"
-rm -rf "$build/package"
-cpack --config "$build/CPackConfig.cmake" -B "$build/package" >"$folder/cpack.log" 2>&1 || fail "no Debian package"
+cpack --config "$build/CPackConfig.cmake" -B "$folder/package" >"$folder/cpack.log" 2>&1 || fail "no Debian package"
 # The context is the project with this build's package and data.
 mkdir -p "$folder/context/build"
 cp -r "$root"/{docker,.dockerignore} "$folder/context/"
-cp -r "$build/package" "$build/data" "$folder/context/build/"
+mkdir "$folder/context/build/package"
+mv "$folder"/package/onestep_*_amd64.deb "$folder/context/build/package/"
+cp -r "$build/data" "$folder/context/build/"
 podman build --layers=false --network=host --build-arg PROGRAMS=package --build-arg BASE="$base" \
   -f "$folder/context/docker/Dockerfile" -t "$image" "$folder/context" >"$folder/build.log" 2>&1 || fail "the image can't be built"
 rm -rf "$folder/context"
