@@ -17,6 +17,7 @@ using nlohmann::json;
 
 constexpr double kKeyLifetime_s = 7 * 86400;  // of an Idempotency-Key
 constexpr double kForgetInterval_s = 3600;
+constexpr double kCapacityAge_s = 2.0;  // of a capacity that changes by itself, until jobs in the line look again
 constexpr double kFlushInterval_s = 1.0;  // progress and metrics into the database
 
 JobFilter of_pipeline(const std::string& id) {
@@ -476,6 +477,7 @@ void Coordinator::start_ready_jobs() {
     queued.emplace(job.id, std::move(job));
   }
   if (ready.empty()) return;
+  if (launcher_->capacity_varies()) look_again_ = std::min(look_again_, options_.clock() + kCapacityAge_s);
   const std::optional<Capacity> capacity = launcher_->capacity(options_.slots);
   if (!capacity) return;
   slots_ = capacity->slots;

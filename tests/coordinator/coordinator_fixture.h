@@ -35,6 +35,7 @@ struct FakeMachine {
   std::optional<Error> launch_error;
   std::string launcher = "local";
   std::optional<Capacity> capacity;  // none: the configured slots, shared
+  bool capacity_varies = false;
   std::string whereabouts;
   bool pending = false;
   double unnoticed_loss_s = 0;
@@ -62,6 +63,7 @@ class FakeLauncher : public Launcher {
   explicit FakeLauncher(FakeMachine& machine) : machine_(machine) {}
   std::string name() const override { return machine_.launcher; }
   std::optional<Capacity> capacity(int configured) override { return machine_.capacity.value_or(Capacity{configured, true}); }
+  bool capacity_varies() const override { return machine_.capacity_varies; }
   std::string whereabouts(const ProcessIdentity&) override { return machine_.whereabouts; }
   bool is_pending(const ProcessIdentity&) override { return machine_.pending; }
   double unnoticed_loss_s() const override { return machine_.unnoticed_loss_s; }

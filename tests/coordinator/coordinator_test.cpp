@@ -852,6 +852,18 @@ TEST_F(CoordinatorTest, ARunWithoutADetectorIsNotEvaluated) {
   EXPECT_THAT(coordinator_->jobs({}), SizeIs(3));
 }
 
+TEST_F(CoordinatorTest, AJobStartsWhenRoomComesByItself) {
+  machine_.capacity = Capacity{0, false};
+  machine_.capacity_varies = true;
+  submit({kTeacher});
+  tick();
+  tick(10);
+  EXPECT_THAT(machine_.launched(), IsEmpty());
+  machine_.capacity = Capacity{2, false};
+  tick(3);
+  EXPECT_THAT(machine_.launched(), ElementsAre("teacher-1 a1"));
+}
+
 TEST_F(CoordinatorTest, RunsOnFewerRanksWhereTheBitsAllowItAndOnAllWhenTheyAreBack) {
   machine_.capacity = Capacity{2, false};
   json teacher = kTeacher;

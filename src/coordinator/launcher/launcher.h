@@ -56,6 +56,8 @@ class Launcher {
   virtual std::optional<Capacity> capacity(int configured) {
     return Capacity{configured, true};
   }
+  // Whether the next answer of capacity() may be another although nothing was launched and nothing ended: nodes come and go.
+  [[nodiscard]] virtual bool capacity_varies() const { return false; }
   // Where a batch system has it, for people: "Slurm job 17 is pending (Resources)"; "": nothing to say.
   virtual std::string whereabouts(const ProcessIdentity&) { return ""; }
   // It waits in a batch system's queue: there are no ranks that could save.

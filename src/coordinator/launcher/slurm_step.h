@@ -32,6 +32,7 @@ class SlurmStep : public ChildLauncher {
   int kill_all(const LaunchRequest& request) override;
   // The nodes that the allocation still has and that answer, times ranks_per_node.
   std::optional<Capacity> capacity(int configured) override;
+  [[nodiscard]] bool capacity_varies() const override { return true; }
   [[nodiscard]] double unnoticed_loss_s() const override { return 300; }  // Slurm's default SlurmdTimeout
   [[nodiscard]] std::vector<std::string> command(const LaunchRequest& request) const override;
 
