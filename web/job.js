@@ -78,7 +78,7 @@ class Head {
   draw() {
     const job = this.job;
     const progress = job.progress ?? {};
-    const training = ["train_detector", "train_teacher", "distill", "train_autoencoder"].includes(job.kind);
+    const training = ["train_detector", "train_teacher", "distill", "train_autoencoder", "train_text_teacher"].includes(job.kind);
     this.actions.checkpoint.hidden = !(training && job.state === "running");
     this.actions.resume.hidden = !["failed", "cancelled", "interrupted"].includes(job.state);
     this.actions.cancel.hidden = isEnded(job.state) && job.state !== "interrupted";
@@ -218,7 +218,7 @@ export async function showJob(view, id, signal) {
   const drawAll = () => {
     head.draw();
     drawCheckpoints(checkpointsBox, state.checkpoints);
-    checkpointSection.hidden = state.checkpoints.length === 0 && !["distill", "train_teacher", "train_detector"].includes(job.kind);
+    checkpointSection.hidden = state.checkpoints.length === 0 && !["distill", "train_teacher", "train_detector", "train_autoencoder", "train_text_teacher"].includes(job.kind);
   };
 
   replace(view, head.node, curveSection, sampleSection, section("Ranks", ranksBox), shardSection, checkpointSection,

@@ -348,6 +348,20 @@ ConfigReader ConfigReader::object(const std::string& key) {
   return {value == nullptr ? json::object() : *value, pointer_ + "/" + escaped(key)};
 }
 
+std::vector<ConfigReader> ConfigReader::objects(const std::string& key) {
+  std::vector<ConfigReader> readers;
+  const json* value = find(key);
+  if (value == nullptr) return readers;
+  if (!value->is_array()) {
+    wrong_type(key, "a list of objects", *value);
+    return readers;
+  }
+  for (std::size_t i = 0; i < value->size(); ++i) {
+    readers.push_back({(*value)[i], pointer_ + "/" + escaped(key) + "/" + std::to_string(i)});
+  }
+  return readers;
+}
+
 void ConfigReader::absorb(ConfigReader& nested) {
   nested.reject_unknown_keys();
   violations_.insert(violations_.end(), nested.violations_.begin(), nested.violations_.end());

@@ -40,6 +40,8 @@ class ConfigReader {
 
   // A nested object; an absent one reads as {} so that its defaults apply.
   ConfigReader object(const std::string& key);
+  // A list of objects; an absent one reads as none.
+  std::vector<ConfigReader> objects(const std::string& key);
   // Takes over what a nested reader found; call after its last getter (it is finished here).
   void absorb(ConfigReader& nested);
 

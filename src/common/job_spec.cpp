@@ -32,6 +32,13 @@ OptimizerSpec teacher_optimizer() {
   return optimizer;
 }
 
+OptimizerSpec autoencoder_optimizer() {
+  OptimizerSpec optimizer = teacher_optimizer();
+  optimizer.learning_rate = 1e-3;
+  optimizer.beta2 = 0.999;
+  return optimizer;
+}
+
 OptimizerSpec warmup_optimizer() {
   OptimizerSpec optimizer;
   optimizer.learning_rate = 1e-3;
@@ -58,7 +65,18 @@ JobOptions default_options(const std::string& kind) {
     spec.optimizer = teacher_optimizer();
     return spec;
   }
+  if (kind == "train_autoencoder") {
+    TrainAutoencoderSpec spec;
+    spec.optimizer = autoencoder_optimizer();
+    return spec;
+  }
+  if (kind == "encode") return EncodeSpec{};
   if (kind == "encode_prompts") return EncodePromptsSpec{};
+  if (kind == "train_text_teacher") {
+    TrainTextTeacherSpec spec;
+    spec.optimizer = teacher_optimizer();
+    return spec;
+  }
   if (kind == "generate_pairs") return GeneratePairsSpec{};
   if (kind == "distill") {
     DistillSpec spec;
@@ -139,6 +157,14 @@ class Reading {
     }
     reader_.absorb(nested);
   }
+  template <class Struct>
+  void objects(const char* key, std::vector<Struct>& values) {
+    for (ConfigReader& nested : reader_.objects(key)) {
+      Reading reading(nested, base_);
+      describe(reading, values.emplace_back());
+      reader_.absorb(nested);
+    }
+  }
 
  private:
   void check_path(const char* key, const std::string& value) {
@@ -189,6 +215,15 @@ class Writing {
     describe(writing, value, more...);
     object_[key] = std::move(nested);
   }
+  template <class Struct>
+  void objects(const char* key, std::vector<Struct>& values) {
+    json list = json::array();
+    for (Struct& value : values) {
+      Writing writing(list.emplace_back(json::object()));
+      describe(writing, value);
+    }
+    object_[key] = std::move(list);
+  }
 
  private:
   json& object_;
@@ -196,12 +231,14 @@ class Writing {
 
 // The kinds of job that write what a field of this name reads.
 std::vector<std::string> kinds_read_by(const std::string& key) {
-  if (key == "teacher") return {"train_teacher", "export"};
+  if (key == "teacher") return {"train_teacher", "train_text_teacher", "export"};
   if (key == "pairs") return {"generate_pairs"};
   if (key == "detector") return {"train_detector"};
-  if (key == "model") return {"train_teacher", "distill", "export"};
+  if (key == "model") return {"train_teacher", "train_text_teacher", "distill", "export"};
   if (key == "compare" || key == "evaluation") return {"evaluate"};
   if (key == "prompts") return {"encode_prompts"};
+  if (key == "latents") return {"encode"};
+  if (key == "autoencoder" || key == "decoder") return {"train_autoencoder"};
   return {};
 }
 
@@ -238,6 +275,15 @@ class VisitingPaths {
     const std::string outer = pointer_;
     pointer_ += std::string("/") + key;
     describe(*this, value, more...);
+    pointer_ = outer;
+  }
+  template <class Struct>
+  void objects(const char* key, std::vector<Struct>& values) {
+    const std::string outer = pointer_;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      pointer_ = outer + "/" + key + "/" + std::to_string(i);
+      describe(*this, values[i]);
+    }
     pointer_ = outer;
   }
 
@@ -288,13 +334,15 @@ void collect_differences(const json& expected, const json& found, const std::str
 
 const std::vector<std::string>& job_kinds() {
   static const std::vector<std::string> kinds = {
-      "train_detector", "train_teacher", "encode_prompts", "generate_pairs", "distill",
-      "evaluate",       "export",        "sample"};
+      "train_detector",     "train_teacher",  "train_autoencoder", "encode",   "encode_prompts",
+      "train_text_teacher", "generate_pairs", "distill",           "evaluate", "export",
+      "sample"};
   return kinds;
 }
 
 bool is_training_kind(const std::string& kind) {
-  return kind == "train_detector" || kind == "train_teacher" || kind == "distill";
+  return kind == "train_detector" || kind == "train_teacher" || kind == "train_autoencoder" || kind == "train_text_teacher" ||
+         kind == "distill";
 }
 
 bool is_job_name(const std::string& name) {

@@ -136,6 +136,38 @@ struct EncodePromptsSpec {
   std::int64_t batch = 64;                // prompts a network call; fixed by the spec
 };
 
+// An AutoencoderKL of images: |x - decoded| (or its square) plus kl_weight KL(q(z | x) || N(0, 1)) (Rombach et al. 2022, without the
+// perceptual and adversarial terms), each a mean over the batch and the elements of x, or of z.
+struct TrainAutoencoderSpec {
+  DatasetSpec dataset;
+  std::string config;                     // folder whose config.json has the network's options; its weights are not read
+  std::int64_t images = 100000;
+  std::int64_t batch = 32;
+  std::string loss = "l1";                // or "l2"
+  double kl_weight = 1e-6;
+  double ema_half_life_images = 2000;
+  OptimizerSpec optimizer;                // recipe: 1e-3, ramp 100, cosine, beta2 .999
+};
+
+// What an autoencoder makes of each image, once.
+struct EncodeSpec {
+  DatasetSpec dataset;
+  std::string autoencoder;                // folder of an AutoencoderKL
+  std::int64_t batch = 16;                // images a network call; fixed by the spec
+};
+
+// A Stable Diffusion U-Net from its first weights, on latents and prompts: the teacher where no published one fits.
+struct TrainTextTeacherSpec {
+  std::string base;                       // pipeline folder; of unet/ its config.json alone is read
+  std::string latents;                    // output folder of an encode job
+  std::string prompts;                    // of an encode_prompts job: prompt c is the caption of the images of class c
+  std::int64_t images = 450000;
+  std::int64_t batch = 128;
+  double text_dropout = 0.1;              // share of samples trained on the empty prompt, for guidance
+  double ema_half_life_images = 2000;
+  OptimizerSpec optimizer;                // recipe: 2e-3, ramp 100, cosine, beta2 .99
+};
+
 struct GeneratePairsSpec {
   std::string teacher;                    // run or export folder
   std::string like;
@@ -173,6 +205,14 @@ struct DistillSpec {
     [[nodiscard]] bool is_on() const { return !dataset.path.empty(); }
     bool operator==(const Gan&) const = default;
   };
+  // What holds from an iteration of the DMD phase on, in place of dmd's own (DMD Table 5).
+  struct Stage {
+    std::int64_t from_iteration = 0;      // of the DMD phase
+    double lambda_reg = 0.1;
+    double t_hi = 0.98;
+    std::string decoder;                  // "": the spec's
+    bool operator==(const Stage&) const = default;
+  };
   struct Dmd {
     std::int64_t iterations = 300;
     std::int64_t batch = 128;             // fresh samples an iteration
@@ -189,6 +229,7 @@ struct DistillSpec {
     std::int64_t fake_updates_per_generator_update = 1;  // DMD2's two-time-scale update rule: the generator's turn is every n-th iteration
     bool regression_joins_dm = false;     // the pairs' generated images take part in distribution matching and the fake score's batch too
     Gan gan;
+    std::vector<Stage> schedule;          // from_iteration ascends; none: dmd's own values to the end
     OptimizerSpec generator;              // recipe: 1e-4, beta1 0, clip 1
     OptimizerSpec fake;                   // recipe: 1e-3, beta1 0, clip 1
   };
@@ -251,8 +292,8 @@ struct SampleSpec {
   std::string out;                        // PNG file
 };
 
-using JobOptions = std::variant<TrainDetectorSpec, TrainTeacherSpec, EncodePromptsSpec, GeneratePairsSpec, DistillSpec,
-                                EvaluateSpec, ExportSpec, SampleSpec>;
+using JobOptions = std::variant<TrainDetectorSpec, TrainTeacherSpec, TrainAutoencoderSpec, EncodeSpec, EncodePromptsSpec,
+                                TrainTextTeacherSpec, GeneratePairsSpec, DistillSpec, EvaluateSpec, ExportSpec, SampleSpec>;
 
 struct JobSpec {
   std::string name;

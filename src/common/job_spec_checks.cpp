@@ -68,6 +68,18 @@ void check_kind(ConfigReader& reader, const JobSpec& job, const TrainTeacherSpec
   }
 }
 
+void check_kind(ConfigReader& reader, const JobSpec& job, const TrainAutoencoderSpec& spec) {
+  check_divisible(reader, "batch", spec.batch, job.micro_batches);
+  if (spec.config.starts_with("@")) reader.violation("config", "expected a folder, found a reference to a job");
+}
+
+void check_kind(ConfigReader&, const JobSpec&, const EncodeSpec&) {}
+
+void check_kind(ConfigReader& reader, const JobSpec& job, const TrainTextTeacherSpec& spec) {
+  check_divisible(reader, "batch", spec.batch, job.micro_batches);
+  if (spec.base.starts_with("@")) reader.violation("base", "expected a pipeline folder, found a reference to a job");
+}
+
 // A model that is a single file needs a pipeline folder beside it; any other has its own configuration.
 void check_like(ConfigReader& reader, const std::string& model, const std::string& like) {
   const bool is_file = model.ends_with(".safetensors");
@@ -117,10 +129,6 @@ void check_parametrisation(ConfigReader& reader, const DistillSpec& spec) {
   if ((is_text && spec.distance == "lpips") != !spec.decoder.empty()) {
     reader.violation("decoder", spec.decoder.empty() ? "expected an autoencoder's folder for lpips of latents, found nothing (required)"
                                                      : "expected none but for distance lpips with prompts, found \"" + spec.decoder + "\"");
-  }
-  if (is_text && !spec.evaluation.detector.empty() && !spec.evaluation.detector.ends_with(".safetensors")) {
-    reader.violation("evaluation/detector", "expected a .safetensors file of Inception's weights with prompts, found \"" +
-                                                spec.evaluation.detector + "\"");
   }
 }
 
@@ -182,7 +190,30 @@ void check_student_timesteps(ConfigReader& reader, const DistillSpec& spec) {
   }
 }
 
+void check_schedule(ConfigReader& reader, const DistillSpec& spec) {
+  const std::vector<DistillSpec::Stage>& schedule = spec.dmd.schedule;
+  const DistillSpec::Stage usual;
+  for (std::size_t i = 0; i < schedule.size(); ++i) {
+    const DistillSpec::Stage& stage = schedule[i];
+    const std::string at = "dmd/schedule/" + std::to_string(i) + "/";
+    const auto expected = [&](const char* key, const std::string& what, const json& found) {
+      reader.violation(at + key, "expected " + what + ", found " + found.dump());
+    };
+    if (i > 0 && stage.from_iteration <= schedule[i - 1].from_iteration) {
+      expected("from_iteration", "more than the stage before it (" + std::to_string(schedule[i - 1].from_iteration) + ")", stage.from_iteration);
+    }
+    if (stage.from_iteration >= spec.dmd.iterations) {
+      expected("from_iteration", "less than dmd.iterations (" + std::to_string(spec.dmd.iterations) + ")", stage.from_iteration);
+    }
+    if (spec.dmd.pairs == 0 && stage.lambda_reg > 0) expected("lambda_reg", "0 when dmd.pairs is 0", stage.lambda_reg);
+    if (spec.prompts.empty() && stage.t_hi != usual.t_hi) expected("t_hi", "none without prompts", stage.t_hi);
+    if (stage.t_hi <= spec.dmd.t_lo) expected("t_hi", "more than t_lo (" + json(spec.dmd.t_lo).dump() + ")", stage.t_hi);
+    if (spec.decoder.empty() && !stage.decoder.empty()) expected("decoder", "none where the spec has none", stage.decoder);
+  }
+}
+
 void check_kind(ConfigReader& reader, const JobSpec& job, const DistillSpec& spec) {
+  check_schedule(reader, spec);
   check_like_and_prompts(reader, spec.teacher, spec.like, spec.prompts);
   check_parametrisation(reader, spec);
   check_pairs(reader, spec);
@@ -223,7 +254,6 @@ void check_digit_detector(ConfigReader& reader, const EvaluateSpec& spec) {
     reader.violation("dataset/path", "expected a string that is not empty, found nothing (required)");
   }
   if (spec.source == "images") reader.violation("source", "expected model or real_split_half" + only + "images");
-  if (!spec.prompts.empty()) reader.violation("prompts", "expected none" + only + "\"" + spec.prompts + "\"");
   if (!spec.reference.empty()) reader.violation("reference", "expected none" + only + "\"" + spec.reference + "\"");
   if (spec.lanczos != 0) reader.violation("lanczos", "expected 0" + only + std::to_string(spec.lanczos));
   if (spec.metrics != std::vector<std::string>{"fid"}) {
@@ -288,7 +318,7 @@ void check_name(ConfigReader& reader, const std::string& name) {
 }
 
 void check_ranks(ConfigReader& reader, const JobSpec& spec) {
-  if (spec.activation_checkpointing && spec.kind != "train_teacher" && spec.kind != "distill") {
+  if (spec.activation_checkpointing && (!is_training_kind(spec.kind) || spec.kind == "train_detector")) {
     reader.violation("activation_checkpointing", "expected false for kind " + spec.kind + ", found true");
   }
   const std::int64_t micro_batches = spec.micro_batches;
@@ -297,7 +327,7 @@ void check_ranks(ConfigReader& reader, const JobSpec& spec) {
                                           std::to_string(micro_batches));
     return;
   }
-  if (spec.kind == "export" || spec.kind == "sample" || spec.kind == "encode_prompts") {
+  if (spec.kind == "export" || spec.kind == "sample" || spec.kind == "encode_prompts" || spec.kind == "encode") {
     if (spec.ranks != 1) {
       reader.violation(
           "ranks", "expected 1 for kind " + spec.kind + ", found " + std::to_string(spec.ranks));

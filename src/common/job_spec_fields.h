@@ -144,6 +144,37 @@ void describe(Visitor& v, TrainTeacherSpec& s) {
 }
 
 template <class Visitor>
+void describe(Visitor& v, TrainAutoencoderSpec& s) {
+  v.object("dataset", s.dataset);
+  v.path("config", s.config, Presence::kRequired);
+  v.integer("images", s.images, 1, kMaxCount);
+  v.integer("batch", s.batch, 1, kMaxBatch);
+  v.choice("loss", s.loss, {"l1", "l2"});
+  v.number("kl_weight", s.kl_weight, 0.0, kLargest);
+  v.number("ema_half_life_images", s.ema_half_life_images, kSmallest, kLargest);
+  v.object("optimizer", s.optimizer);
+}
+
+template <class Visitor>
+void describe(Visitor& v, EncodeSpec& s) {
+  v.object("dataset", s.dataset);
+  v.path("autoencoder", s.autoencoder, Presence::kRequired);
+  v.integer("batch", s.batch, 1, kMaxBatch);
+}
+
+template <class Visitor>
+void describe(Visitor& v, TrainTextTeacherSpec& s) {
+  v.path("base", s.base, Presence::kRequired);
+  v.path("latents", s.latents, Presence::kRequired);
+  v.path("prompts", s.prompts, Presence::kRequired);
+  v.integer("images", s.images, 1, kMaxCount);
+  v.integer("batch", s.batch, 1, kMaxBatch);
+  v.number("text_dropout", s.text_dropout, 0.0, 1.0);
+  v.number("ema_half_life_images", s.ema_half_life_images, kSmallest, kLargest);
+  v.object("optimizer", s.optimizer);
+}
+
+template <class Visitor>
 void describe(Visitor& v, EncodePromptsSpec& s) {
   v.path("teacher", s.teacher, Presence::kRequired);
   v.path("like", s.like);
@@ -197,6 +228,15 @@ void describe(Visitor& v, DistillSpec::Gan& s) {
 }
 
 template <class Visitor>
+void describe(Visitor& v, DistillSpec::Stage& s) {
+  v.integer("from_iteration", s.from_iteration, 0, kMaxIterations);
+  v.number("lambda_reg", s.lambda_reg, 0.0, kLargest);
+  const DistillSpec::Stage usual;
+  if (tells<Visitor>(s.t_hi, usual.t_hi)) v.number("t_hi", s.t_hi, 0.0, 1.0);
+  if (Visitor::kReads || !s.decoder.empty()) v.path("decoder", s.decoder);
+}
+
+template <class Visitor>
 void describe(Visitor& v, DistillSpec::Dmd& s) {
   v.integer("iterations", s.iterations, 0, kMaxIterations);
   v.integer("batch", s.batch, 1, kMaxBatch);
@@ -214,6 +254,7 @@ void describe(Visitor& v, DistillSpec::Dmd& s) {
   }
   if (tells<Visitor>(s.regression_joins_dm, usual.regression_joins_dm)) v.boolean("regression_joins_dm", s.regression_joins_dm);
   if (tells<Visitor>(s.gan, usual.gan)) v.object("gan", s.gan);
+  if (tells<Visitor>(s.schedule, usual.schedule)) v.objects("schedule", s.schedule);
   v.object("generator", s.generator);
   v.object("fake", s.fake);
 }

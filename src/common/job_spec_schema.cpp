@@ -57,6 +57,15 @@ class Describing {
     put(key, std::move(nested));
   }
 
+  template <class Struct>
+  void objects(const char* key, std::vector<Struct>&) {
+    Json nested = {{"type", "object"}, {"properties", Json::object()}, {"additionalProperties", false}};
+    Describing describing(nested);
+    Struct value;
+    describe(describing, value);
+    put(key, {{"type", "array"}, {"items", std::move(nested)}});
+  }
+
  private:
   void put(const char* key, Json field) { schema_["properties"][key] = std::move(field); }
   void require(const char* key) {

@@ -45,6 +45,8 @@ enum class RandomStream : std::uint32_t {
   kGanNoise = 20,
   kDiscriminatorSigma = 21,  // the fake score's turn: noised samples, then noised real images
   kDiscriminatorNoise = 22,
+  kTextDropout = 23,     // text teacher: which samples are trained on the empty prompt
+  kPosteriorNoise = 24,  // autoencoder: noise of the posterior's sample
 };
 
 // The four words of (seed, stream, step, sample index, block): law 1. step < 2^32, sample < 2^48, stream < 2^16.

@@ -19,6 +19,9 @@ json minimal(const std::string& kind) {
   json document = {{"name", "job"}, {"kind", kind}};
   const json dataset = {{"path", "../../build/data/digits.h5"}, {"resolution", 14}};
   if (kind == "train_detector" || kind == "train_teacher") document["dataset"] = dataset;
+  if (kind == "train_autoencoder") document.update({{"dataset", dataset}, {"config", "vae"}});
+  if (kind == "encode") document.update({{"dataset", dataset}, {"autoencoder", "@autoencoder"}});
+  if (kind == "train_text_teacher") document.update({{"base", "sd15"}, {"latents", "@latents"}, {"prompts", "@prompts"}});
   if (kind == "encode_prompts") document.update({{"teacher", "sd15"}, {"prompts", "prompts.txt"}});
   if (kind == "generate_pairs") document["teacher"] = "@teacher";
   if (kind == "distill") document.update({{"teacher", "@teacher"}, {"pairs", "runs/pairs"}});
@@ -239,8 +242,7 @@ TEST(JobSpec, TextAndSigmaExcludeEachOther) {
   EXPECT_THAT(problems(with("distill", {"prompts=p", "generator_sigma=40", "dmd.sigma_hi=7",
                                         "evaluation.detector=@d", "evaluation.dataset.path=x.h5"})),
               ElementsAre("/generator_sigma: expected 80.0 with prompts, found 40.0",
-                          "/dmd/sigma_hi: expected 5.0 with prompts, found 7.0",
-                          HasSubstr("/evaluation/detector: expected a .safetensors file")));
+                          "/dmd/sigma_hi: expected 5.0 with prompts, found 7.0"));
   EXPECT_THAT(problems(with("distill", {"prompts=p", "distance=lpips", "lpips.weights=[\"vgg.safetensors\"]"})),
               ElementsAre(HasSubstr("/decoder: expected an autoencoder's folder")));
   EXPECT_THAT(problems(with("distill", {"prompts=p", "dmd.t_lo=0.5", "dmd.t_hi=0.5"})),
@@ -255,8 +257,62 @@ TEST(JobSpec, ASingleFileNeedsAFolderLikeIt) {
   EXPECT_THAT(problems(with("encode_prompts", {"prompts=@other", "ranks=2"})),
               ElementsAre("/ranks: expected 1 for kind encode_prompts, found 2",
                           "/prompts: expected a file, found a reference to a job"));
-  EXPECT_THAT(problems(with("evaluate", {"prompts=p"})), ElementsAre(HasSubstr("/prompts: expected none for a detector")));
+  EXPECT_THAT(problems(with("evaluate", {"prompts=p"})), IsEmpty());
   EXPECT_THAT(problems(with("export", {"format=zip", "dtype=fp64"})), ::testing::SizeIs(2));
+}
+
+TEST(JobSpec, ATextTeacherIsMadeOfOtherJobs) {
+  const auto teacher = options_of<TrainTextTeacherSpec>("train_text_teacher");
+  EXPECT_EQ(teacher.base, kBase + "/sd15");
+  EXPECT_EQ(teacher.text_dropout, 0.1);
+  EXPECT_EQ(options_of<TrainAutoencoderSpec>("train_autoencoder").loss, "l1");
+  EXPECT_THAT(problems(with("train_text_teacher", {"micro_batches=3"})), ElementsAre(HasSubstr("/micro_batches: ")));
+  EXPECT_THAT(problems(with("train_text_teacher", {"micro_batches=4", "batch=6", "base=@x", "text_dropout=2"})),
+              UnorderedElementsAre("/batch: expected a multiple of micro_batches (4), found 6",
+                                   HasSubstr("/base: expected a pipeline folder"), HasSubstr("/text_dropout: ")));
+  EXPECT_THAT(problems(with("train_autoencoder", {"loss=lpips", "config=@x"})),
+              UnorderedElementsAre(HasSubstr("/loss: "), HasSubstr("/config: expected a folder")));
+  EXPECT_THAT(problems(with("encode", {"ranks=2"})), ElementsAre("/ranks: expected 1 for kind encode, found 2"));
+  const auto kinds_of = [](const std::string& kind, const std::string& pointer) {
+    for (const ReferenceUse& use : reference_uses(parse_job_spec(minimal(kind), kBase, "test"))) {
+      if (use.pointer == pointer) return use.kinds;
+    }
+    return std::vector<std::string>{};
+  };
+  EXPECT_THAT(kinds_of("train_text_teacher", "/latents"), ElementsAre("encode"));
+  EXPECT_THAT(kinds_of("encode", "/autoencoder"), ElementsAre("train_autoencoder"));
+}
+
+TEST(JobSpec, AScheduleIsReadWrittenAndWalked) {
+  json document = with("distill", {"prompts=p", "distance=lpips", "lpips.weights=[\"vgg.safetensors\"]", "decoder=taesd"});
+  EXPECT_FALSE(to_json(parse_job_spec(document, kBase, "test")).at("dmd").contains("schedule"));
+  document["dmd"]["schedule"] = {{{"from_iteration", 10}, {"lambda_reg", 0.5}},
+                                 {{"from_iteration", 20}, {"lambda_reg", 1.0}, {"t_hi", 0.5}, {"decoder", "@vae"}}};
+  const JobSpec spec = parse_job_spec(document, kBase, "test");
+  const auto schedule = std::get<DistillSpec>(spec.options).dmd.schedule;
+  ASSERT_EQ(schedule.size(), 2u);
+  EXPECT_EQ(schedule[0].t_hi, 0.98);
+  EXPECT_EQ(schedule[1].t_hi, 0.5);
+  EXPECT_EQ(parse_job_spec(to_json(spec), kBase, "test").options.index(), spec.options.index());
+  EXPECT_EQ(to_json(parse_job_spec(to_json(spec), kBase, "test")), to_json(spec));
+  EXPECT_THAT(references(spec), ElementsAre("vae"));
+  const JobSpec placed = substitute_references(spec, [](const std::string& name) { return "/jobs/" + name; });
+  EXPECT_EQ(std::get<DistillSpec>(placed.options).dmd.schedule[1].decoder, "/jobs/vae");
+
+  const auto problems_with = [&](const json& schedule_json) {
+    json changed = document;
+    changed["dmd"]["schedule"] = schedule_json;
+    return problems(changed);
+  };
+  EXPECT_THAT(problems_with({{{"from_iteration", 20}}, {{"from_iteration", 20}}}),
+              ElementsAre("/dmd/schedule/1/from_iteration: expected more than the stage before it (20), found 20"));
+  EXPECT_THAT(problems_with({{{"from_iteration", 300}}}), ElementsAre(HasSubstr("/from_iteration: expected less than dmd.iterations (300)")));
+  EXPECT_THAT(problems_with({{{"t_hi", 0.01}}}), ElementsAre("/dmd/schedule/0/t_hi: expected more than t_lo (0.02), found 0.01"));
+  EXPECT_THAT(problems_with({{{"lambda", 1}}}), ElementsAre(HasSubstr("/dmd/schedule/0/lambda: unknown key")));
+  EXPECT_THAT(problems_with({{"lambda_reg", 1}}), ElementsAre(HasSubstr("/dmd/schedule: expected a list of objects")));
+  EXPECT_THAT(problems(with("distill", {"dmd.schedule=[{\"t_hi\": 0.5, \"decoder\": \"d\"}]"})),
+              ElementsAre(HasSubstr("/dmd/schedule/0/t_hi: expected none without prompts"),
+                          HasSubstr("/dmd/schedule/0/decoder: expected none where the spec has none")));
 }
 
 TEST(JobSpec, DistillRefusesSettingsThatMeanNothing) {

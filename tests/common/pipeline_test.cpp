@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <map>
 
@@ -188,8 +189,11 @@ const std::vector<std::string> kDigitsJobs = {"detector",
 
 TEST(Configs, EveryFileParses) {
   int num_files = 0;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(kConfigs)) {
-    if (!entry.is_regular_file()) continue;
+  auto entries = std::filesystem::recursive_directory_iterator(kConfigs);
+  for (const auto& entry : entries) {
+    // A pipeline folder of diffusers: no job specs.
+    if (entry.is_directory() && std::filesystem::exists(entry.path() / "model_index.json")) entries.disable_recursion_pending();
+    if (!entry.is_regular_file() || entry.path().filename() == "README.md") continue;
     ++num_files;
     EXPECT_EQ(entry.path().extension(), ".json") << entry.path();
     const std::string path = entry.path().string();
@@ -200,6 +204,61 @@ TEST(Configs, EveryFileParses) {
     }
   }
   EXPECT_GE(num_files, 3);
+}
+
+// Values that the papers give, and what follows from them; the README of each folder has the sources.
+TEST(Configs, ThePublishedRecipesAreThePapers) {
+  struct Recipe {
+    const char* file;
+    std::int64_t pairs, steps, batch, regression_batch, iterations;
+    double learning_rate, lambda_reg, guidance;
+  };
+  for (const Recipe& recipe : {Recipe{"cifar10/cond", 100'000, 18, 392, 392, 300'000, 5e-5, 0.25, 1},
+                               Recipe{"cifar10/uncond", 500'000, 18, 392, 392, 300'000, 5e-5, 0.5, 1},
+                               Recipe{"imagenet64/cond", 25'000, 256, 336, 336, 350'000, 2e-6, 0.25, 1},
+                               Recipe{"sd15/laion_guidance3", 500'000, 50, 2304, 1152, 20'000, 1e-5, 0.25, 3},
+                               Recipe{"sd15/laion_guidance8", 12'000'000, 50, 1024, 256, 165'000, 1e-5, 0.1, 8}}) {
+    SCOPED_TRACE(recipe.file);
+    auto jobs = jobs_by_name(parse_file(kConfigs + "/" + recipe.file + ".json"));
+    const auto pairs = std::get<GeneratePairsSpec>(jobs["pairs"].spec.options);
+    const auto distill = std::get<DistillSpec>(jobs["distill"].spec.options);
+    EXPECT_EQ(pairs.count, recipe.pairs);
+    EXPECT_EQ(pairs.sampler.steps, recipe.steps);
+    EXPECT_EQ(pairs.sampler.S_churn, 0);
+    EXPECT_EQ(pairs.sampler.guidance_scale, recipe.guidance);
+    EXPECT_EQ(distill.dmd.batch, recipe.batch);
+    EXPECT_EQ(distill.dmd.pairs, recipe.regression_batch);
+    EXPECT_EQ(distill.dmd.iterations, recipe.iterations);
+    EXPECT_EQ(distill.dmd.lambda_reg, recipe.lambda_reg);
+    EXPECT_EQ(distill.dmd.lambda_dm, 1.0);
+    EXPECT_EQ(distill.dmd.guidance_scale, recipe.guidance);
+    EXPECT_EQ(distill.dmd.regression_joins_dm, recipe.guidance > 1);
+    EXPECT_EQ(distill.distance, "lpips");
+    EXPECT_EQ(distill.warmup.iterations + distill.fake_warmup.iterations, 0);
+    for (const OptimizerSpec& optimizer : {distill.dmd.generator, distill.dmd.fake}) {
+      EXPECT_EQ(optimizer.learning_rate, recipe.learning_rate);
+      EXPECT_EQ(optimizer.beta1, 0.9);
+      EXPECT_EQ(optimizer.beta2, 0.999);
+      EXPECT_EQ(optimizer.weight_decay, 0.01);
+      EXPECT_EQ(optimizer.clip_norm, 10.0);
+      EXPECT_EQ(optimizer.rampup_iterations, 500);
+      EXPECT_EQ(optimizer.schedule, "constant");
+    }
+    if (recipe.guidance > 1) continue;
+    // Levels 20 and 980 of Karras's 1,000 from 0.002 to 80, rho 7.
+    const auto level = [](double i) { return std::pow(std::pow(80.0, 1 / 7.0) + (999 - i) / 999 * (std::pow(0.002, 1 / 7.0) - std::pow(80.0, 1 / 7.0)), 7); };
+    EXPECT_NEAR(distill.dmd.sigma_lo, level(20), 1e-6);   // as many digits as the file has
+    EXPECT_NEAR(distill.dmd.sigma_hi, level(980), 1e-4);
+  }
+}
+
+TEST(Configs, TheEmojiPipelineGoesFromPicturesToADiffusersFolder) {
+  const Pipeline pipeline = parse_file(kConfigs + "/sd15/tiny.json");
+  EXPECT_THAT(order_of(pipeline), testing::Contains("teacher"));
+  auto jobs = jobs_by_name(pipeline);
+  EXPECT_THAT(jobs["teacher"].after, testing::UnorderedElementsAre("latents", "prompts"));
+  EXPECT_EQ(std::get<TrainTextTeacherSpec>(jobs["teacher"].spec.options).text_dropout, 0.1);
+  EXPECT_EQ(std::get<DistillSpec>(jobs["distill"].spec.options).teacher, "@teacher");
 }
 
 TEST(Configs, TheDigitsPipelineIsTheRecipe) {

@@ -83,14 +83,14 @@ class ExportFolder {
   std::map<std::string, std::string> digests_;
 };
 
-json model_index() {
+json model_index(const char* scheduler) {
   const json none = {nullptr, nullptr};
   return {{"_class_name", "StableDiffusionPipeline"},
           {"feature_extractor", none},
           {"image_encoder", none},
           {"requires_safety_checker", false},
           {"safety_checker", none},
-          {"scheduler", {"diffusers", "LCMScheduler"}},
+          {"scheduler", {"diffusers", scheduler}},
           {"text_encoder", {"transformers", "CLIPTextModel"}},
           {"tokenizer", {"transformers", "CLIPTokenizer"}},
           {"unet", {"diffusers", "UNet2DConditionModel"}},
@@ -111,6 +111,15 @@ json lcm_scheduler(const SdScheduleConfig& config, bool one_step) {
           {"set_alpha_to_one", false},
           {"steps_offset", 1},
           {"timestep_spacing", "leading"}};
+}
+
+json pndm_scheduler(const SdScheduleConfig& config) {
+  json document = lcm_scheduler(config);
+  document["_class_name"] = "PNDMScheduler";
+  document["skip_prk_steps"] = true;
+  document.erase("clip_sample");
+  document.erase("original_inference_steps");
+  return document;
 }
 
 std::string model_card(const SdPipeline& pipeline, const SdExportOptions& options) {
@@ -159,6 +168,19 @@ void write_samples(ExportFolder& folder, SdPipeline& pipeline, const std::vector
   folder.tensors("samples.safetensors", views, {{"prompts", json(prompts).dump()}});
 }
 
+// All but the scheduler and the index, which come last: with the index, the folder is a pipeline.
+void write_parts(ExportFolder& out, SdPipeline& pipeline, DType dtype) {
+  for (const char* name : {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}) out.create(name);
+  const SdUnet& unet = pipeline.denoiser->unet();
+  out.document("unet/config.json", to_diffusers_json(unet->config()));
+  out.weights("unet/diffusion_pytorch_model.safetensors", *unet, dtype);
+  out.document("vae/config.json", to_diffusers_json(pipeline.vae->config()));
+  out.weights("vae/diffusion_pytorch_model.safetensors", *pipeline.vae, dtype);
+  out.document("text_encoder/config.json", to_transformers_json(pipeline.text_encoder->config(), dtype_name(dtype)));
+  out.weights("text_encoder/model.safetensors", *pipeline.text_encoder, dtype);
+  for (const auto& [name, content] : clip_tokenizer_files(*pipeline.tokenizer)) out.text("tokenizer/" + name, content);
+}
+
 }  // namespace
 
 SdSamples sample_student(SdPipeline& pipeline, const torch::Tensor& noise, const std::vector<std::string>& prompts,
@@ -184,17 +206,9 @@ SdSamples sample_student(SdPipeline& pipeline, const torch::Tensor& noise, const
 std::string export_diffusers_folder(const std::string& folder, SdPipeline& pipeline, const SdExportOptions& options) {
   torch_type(options.dtype);  // refused before anything is written
   ExportFolder out(folder);
-  for (const char* name : {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}) out.create(name);
-  const SdUnet& unet = pipeline.denoiser->unet();
-  out.document("unet/config.json", to_diffusers_json(unet->config()));
-  out.weights("unet/diffusion_pytorch_model.safetensors", *unet, options.dtype);
-  out.document("vae/config.json", to_diffusers_json(pipeline.vae->config()));
-  out.weights("vae/diffusion_pytorch_model.safetensors", *pipeline.vae, options.dtype);
-  out.document("text_encoder/config.json", to_transformers_json(pipeline.text_encoder->config(), dtype_name(options.dtype)));
-  out.weights("text_encoder/model.safetensors", *pipeline.text_encoder, options.dtype);
-  for (const auto& [name, content] : clip_tokenizer_files(*pipeline.tokenizer)) out.text("tokenizer/" + name, content);
+  write_parts(out, pipeline, options.dtype);
   out.document("scheduler/scheduler_config.json", lcm_scheduler(pipeline.denoiser->config(), options.student_timesteps.empty()));
-  out.document("model_index.json", model_index());
+  out.document("model_index.json", model_index("LCMScheduler"));
   if (!options.origin.is_null()) {
     json origin = options.origin;
     origin["unet_sha256"] = out.digest("unet/diffusion_pytorch_model.safetensors");
@@ -203,6 +217,21 @@ std::string export_diffusers_folder(const std::string& folder, SdPipeline& pipel
   if (!options.sample_prompts.empty()) write_samples(out, pipeline, options.sample_prompts, options.student_timesteps);
   out.text("README.md", model_card(pipeline, options));
   return out.finish();
+}
+
+std::string export_teacher_folder(const std::string& folder, SdPipeline& pipeline, DType dtype) {
+  torch_type(dtype);
+  ExportFolder out(folder);
+  write_parts(out, pipeline, dtype);
+  out.document("scheduler/scheduler_config.json", pndm_scheduler(pipeline.denoiser->config()));
+  out.document("model_index.json", model_index("PNDMScheduler"));
+  return out.finish();
+}
+
+void save_autoencoder_kl(const std::string& folder, const AutoencoderKlConfig& config, const AutoencoderKlImpl& network) {
+  ExportFolder out(folder);
+  out.weights("diffusion_pytorch_model.safetensors", network, DType::kF32);
+  out.document("config.json", to_diffusers_json(config));
 }
 
 std::string export_unet_file(const std::string& path, SdDenoiser& denoiser, DType dtype) {

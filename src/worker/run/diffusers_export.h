@@ -34,6 +34,12 @@ struct SdExportOptions {
 // card's one step holds for that alone.
 std::string export_diffusers_folder(const std::string& folder, SdPipeline& pipeline, const SdExportOptions& options);
 
+// A teacher in the same layout: PNDMScheduler, no samples, no onestep.json. Returns the SHA-256 of SHA256SUMS. Errors: kIo, kUsage.
+std::string export_teacher_folder(const std::string& folder, SdPipeline& pipeline, DType dtype = DType::kF32);
+
+// One part, config.json beside diffusion_pytorch_model.safetensors (fp32), under these options. Errors: kIo.
+void save_autoencoder_kl(const std::string& folder, const AutoencoderKlConfig& config, const AutoencoderKlImpl& network);
+
 // The U-Net alone in one file under diffusers' names: UNet2DConditionModel.from_single_file(path, config=...). Returns its SHA-256.
 std::string export_unet_file(const std::string& path, SdDenoiser& denoiser, DType dtype);
 

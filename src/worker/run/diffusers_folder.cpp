@@ -7,10 +7,12 @@
 
 #include "common/config.h"
 #include "common/error.h"
+#include "common/hash.h"
 #include "common/safetensors_file.h"
 #include "worker/models/load_weights.h"
 #include "worker/models/weight_names.h"
 #include "worker/run/clip_tokenizer_files.h"
+#include "worker/tensors/flat_parameters.h"
 
 namespace onestep {
 namespace {
@@ -148,6 +150,10 @@ AutoencoderKl load_autoencoder_kl(const std::string& folder, const torch::Tensor
   freeze(*vae);
   load(*vae, weights_path(folder, kDiffusersWeights), diffusers_vae_names);
   return vae;
+}
+
+std::string autoencoder_sha256(const AutoencoderKl& vae) {
+  return sha256(to_diffusers_json(vae->config()).dump() + "\n" + safetensors_sha256(named_tensors(*vae), {}));
 }
 
 TinyAutoencoder load_tiny_autoencoder(const std::string& folder, const torch::TensorOptions& tensors) {

@@ -37,6 +37,8 @@ SdPipeline load_sd_pipeline(const std::string& folder, const torch::TensorOption
 std::unique_ptr<SdDenoiser> load_sd_denoiser(const std::string& unet_folder, const std::string& scheduler_folder,
                                              const torch::TensorOptions& tensors = torch::kFloat32);
 AutoencoderKl load_autoencoder_kl(const std::string& folder, const torch::TensorOptions& tensors = torch::kFloat32);
+// Names an autoencoder by its options and weights, whatever files they came from: equal names, equal latents.
+std::string autoencoder_sha256(const AutoencoderKl& vae);
 TinyAutoencoder load_tiny_autoencoder(const std::string& folder, const torch::TensorOptions& tensors = torch::kFloat32);
 ClipText load_clip_text(const std::string& folder, const torch::TensorOptions& tensors = torch::kFloat32);
 // vocab.json, merges.txt, tokenizer_config.json and, where it is there, special_tokens_map.json.

@@ -12,11 +12,11 @@
 #include "worker/models/discriminator_head.h"
 #include "worker/run/device_loop.h"
 #include "worker/run/distill_batches.h"
+#include "worker/run/distill_schedule.h"
 #include "worker/run/images_fit.h"
 #include "worker/run/job_text.h"
 #include "worker/run/jobs.h"
 #include "worker/run/leaf_figures.h"
-#include "worker/run/lpips_distance.h"
 #include "worker/run/memory_plan.h"
 #include "worker/run/model_folder.h"
 #include "worker/run/module_buffers.h"
@@ -31,7 +31,7 @@ enum class Phase { kWarmup, kFakeWarmup, kDmd };
 class Distillation final : public Training {
  public:
   Distillation(const RunContext& context, const DistillSpec& spec, LoadedModel teacher, const DistillSources& sources,
-               std::unique_ptr<Distance> distance)
+               DistillDistances distances)
       : context_(context),
         spec_(spec),
         batches_(context, spec, sources),
@@ -53,7 +53,7 @@ class Distillation final : public Training {
         update_fake_("fake", fake_flat_, context.communicator, context.spec.micro_batches, context.spec.reduction, {},
                      context.between_devices),
         networks_{*generator_.denoiser, guided_, *fake_.denoiser, discriminator_.get()},
-        distance_(std::move(distance)) {
+        distances_(std::move(distances)) {
     generator_.denoiser->recompute_in_backward(context.spec.activation_checkpointing);
     fake_.denoiser->recompute_in_backward(context.spec.activation_checkpointing);
     if (generator_flat_.is_placed()) device_.emplace(placement_.device, std::vector<NetworkUpdater*>{&update_generator_, &update_fake_});
@@ -87,11 +87,12 @@ class Distillation final : public Training {
     const Phase phase = phase_of(iteration);
     if (phase != phase_) enter(phase, iteration, /*resumed=*/false);
     const auto step = static_cast<std::uint32_t>(iteration);
-    const DmdSettings settings = this->settings();
+    const DmdSettings settings = this->settings(iteration);
+    const Distance& distance = distances_.at(stage_index(spec_.dmd.schedule, iteration - dmd_start()));
     switch (phase) {
       case Phase::kWarmup: {
         const auto batches = placed(batches_.next(step, {.fresh = 0, .pairs = true, .real_position = {}}));
-        const DmdReport report = regression_step(*generator_.denoiser, placed(settings, step), batches, *distance_, update_generator_);
+        const DmdReport report = regression_step(*generator_.denoiser, placed(settings, step), batches, distance, update_generator_);
         auto figures = chosen(reduce(report), {"loss_reg", "sample_mean", "sample_spread"});
         figures["gradient_norm_generator"] = report.generator.gradient_norm;
         return figures;
@@ -108,8 +109,8 @@ class Distillation final : public Training {
         const bool reads_pairs = spec_.dmd.regression_joins_dm || is_generators_turn(settings, step);
         const auto batches =
             batches_.next(step, {.fresh = spec_.dmd.batch, .pairs = reads_pairs, .real_position = real_position(iteration)});
-        const DmdReport report = device_ ? dmd_step_there(step, batches)
-                                         : dmd_step(networks_, settings, step, batches, *distance_, update_generator_, update_fake_);
+        const DmdReport report = device_ ? dmd_step_there(iteration, batches)
+                                         : dmd_step(networks_, settings, step, batches, distance, update_generator_, update_fake_);
         auto figures = reduce(report);
         figures["gradient_norm_generator"] = report.generator.gradient_norm;
         figures["gradient_norm_fake"] = report.fake.gradient_norm;
@@ -151,14 +152,16 @@ class Distillation final : public Training {
   // On the device, where there is one.
   std::vector<MicroBatch> placed(std::vector<MicroBatch> batches) { return device_ ? device_->place(batches) : std::move(batches); }
   DmdSettings placed(const DmdSettings& settings, std::uint32_t step) { return device_ ? device_->place(settings, step) : settings; }
-  // Recorded and replayed where every iteration is the same work: not with turns, nor with a student of several steps.
-  DmdReport dmd_step_there(std::uint32_t step, const std::vector<MicroBatch>& batches) {
+  // Recorded and replayed where every iteration is the same work: not with turns, stages, nor with a student of several steps.
+  DmdReport dmd_step_there(std::int64_t iteration, const std::vector<MicroBatch>& batches) {
     const std::vector<MicroBatch>& there = device_->place(batches);
-    const DmdSettings settings = device_->place(this->settings(), step);
-    const auto one = [this, &there, settings](std::uint32_t number) {
-      return dmd_step(networks_, settings, number, there, *distance_, update_generator_, update_fake_);
+    const auto step = static_cast<std::uint32_t>(iteration);
+    const DmdSettings settings = device_->place(this->settings(iteration), step);
+    const Distance& distance = distances_.at(stage_index(spec_.dmd.schedule, iteration - dmd_start()));
+    const auto one = [this, &there, &distance, settings](std::uint32_t number) {
+      return dmd_step(networks_, settings, number, there, distance, update_generator_, update_fake_);
     };
-    if (settings.t_G.size() > 1 || settings.fake_updates_per_generator_update > 1) return one(step);
+    if (settings.t_G.size() > 1 || settings.fake_updates_per_generator_update > 1 || !spec_.dmd.schedule.empty()) return one(step);
     return device_->run([one] { return one(0); });
   }
 
@@ -217,7 +220,7 @@ class Distillation final : public Training {
     if (resumed && context_.communicator.rank() == 0) log_info("going on within phase " + stage_of(iteration));
   }
 
-  [[nodiscard]] DmdSettings settings() const {
+  [[nodiscard]] DmdSettings settings(std::int64_t iteration) const {
     DmdSettings settings;
     settings.seed = context_.spec.seed;
     settings.t_G = parametrisation_.t_G;
@@ -233,6 +236,10 @@ class Distillation final : public Training {
     settings.lambda_gan = spec_.dmd.gan.lambda_generator;
     settings.lambda_discriminator = spec_.dmd.gan.lambda_discriminator;
     settings.gan = {spec_.dmd.gan.sigma_lo, spec_.dmd.gan.sigma_hi};
+    if (const auto stage = stage_index(spec_.dmd.schedule, iteration - dmd_start())) {
+      settings.lambda_reg = spec_.dmd.schedule[*stage].lambda_reg;
+      settings.score = stage_score_range(spec_, *stage, *teacher_.denoiser);
+    }
     return settings;
   }
 
@@ -287,7 +294,7 @@ class Distillation final : public Training {
   NetworkUpdater update_generator_, update_fake_;
   std::optional<DeviceLoop> device_;
   DmdNetworks networks_;
-  std::unique_ptr<Distance> distance_;
+  DistillDistances distances_;
   Phase phase_ = Phase::kWarmup;
   std::map<std::string, double> generators_last_turn_;
 };
@@ -329,12 +336,11 @@ JobResult run_distill(const RunContext& context) {
   if (prompts) config["prompts"] = prompts->info().digest();
   config.erase("like");
 
-  LoadedDistance distance = load_distance(spec, context.spec.activation_checkpointing, context.device_name.empty() ? torch::kCPU : torch::kCUDA);
-  if (!distance.sha256.empty()) config["lpips"]["weights"] = distance.sha256;
-  if (!distance.decoder_sha256.empty()) config["decoder"] = distance.decoder_sha256;
+  DistillDistances distances(spec, context.spec.activation_checkpointing, context.device_name.empty() ? torch::kCPU : torch::kCUDA);
+  distances.name_by_content(config);
 
   const DistillSources sources{pairs ? &*pairs : nullptr, prompts.get(), real_images ? &*real_images : nullptr};
-  Distillation training(context, spec, std::move(teacher), sources, std::move(distance.distance));
+  Distillation training(context, spec, std::move(teacher), sources, std::move(distances));
   const TrainingOutcome outcome = train(context, config, training);
   const torch::Tensor average = training.average();
   training.leave_device();

@@ -13,6 +13,7 @@
 #include "worker/run/detector_folder.h"
 #include "worker/run/evaluate_inception.h"
 #include "worker/run/evaluation_panel.h"
+#include "worker/run/job_text.h"
 #include "worker/run/jobs.h"
 #include "worker/run/model_folder.h"
 #include "worker/run/sample_noise.h"
@@ -23,6 +24,7 @@ namespace onestep {
 namespace {
 
 constexpr std::int64_t kPanelImagesPerClass = 10;
+constexpr std::int64_t kDecodedAtOnce = 16;
 
 struct Features {
   torch::Tensor features, logits;  // [N,64], [N,classes]
@@ -48,25 +50,48 @@ std::string bytes_of(const torch::Tensor& tensor) {
           static_cast<std::size_t>(tensor.numel()) * sizeof(float)};
 }
 
-// Network calls of `batch` rows are dealt to ranks in turn; rank 0 puts the images in order.
-Generated generate_images(const RunContext& context, const EvaluateSpec& spec, const LoadedModel& model) {
+// The shape of the images that a model's samples become.
+ImageShape shape_of_images(const LoadedModel& model, const JobText& text) {
   const ImageShape shape = model.denoiser->image_shape();
+  if (!text.prompts) return shape;
+  const AutoencoderKlConfig& vae = text.parts.vae->config();
+  const auto factor = std::int64_t{1} << (vae.block_out_channels.size() - 1);
+  return {vae.out_channels, factor * shape.height, factor * shape.width};
+}
+
+// Latents decoded, and boxes of pixels averaged down to the data's side as the data's own are.
+torch::Tensor images_of_latents(AutoencoderKl vae, const torch::Tensor& latents, std::int64_t side) {
+  const torch::NoGradGuard no_grad;
+  std::vector<torch::Tensor> images;
+  for (const auto& rows : latents.split(kDecodedAtOnce)) {
+    const auto decoded = vae->images_of(rows).clamp(-1, 1);
+    images.push_back(torch::avg_pool2d(decoded, decoded.size(2) / side));
+  }
+  return torch::cat(images);
+}
+
+// Network calls of `batch` rows are dealt to ranks in turn; rank 0 puts the images, `side` pixels a side, in order.
+Generated generate_images(const RunContext& context, const EvaluateSpec& spec, const LoadedModel& model, const JobText& text,
+                          std::int64_t side) {
+  const ImageShape latent = model.denoiser->image_shape();
+  const ImageShape shape{shape_of_images(model, text).channels, side, side};
   const int rank = context.communicator.rank(), ranks = context.communicator.size();
   const std::int64_t row_bytes = shape.channels * shape.height * shape.width * static_cast<std::int64_t>(sizeof(float));
   Generated generated;
-  generated.labels = torch::arange(spec.count).remainder(std::max<std::int64_t>(1, model.denoiser->num_classes()));
+  generated.labels = numbered_labels(*model.denoiser, text.prompts.get(), 0, spec.count);
   const auto start = std::chrono::steady_clock::now();
   std::string mine;
   for (std::int64_t chunk = rank; chunk * spec.batch < spec.count; chunk += ranks) {
     const std::int64_t first = chunk * spec.batch;
     const std::int64_t count = std::min(spec.batch, spec.count - first);
     const auto noise = keyed_normal({context.spec.seed, RandomStream::kEvaluationNoise, 0}, first, count,
-                                    {shape.channels, shape.height, shape.width});
-    Condition condition;
-    if (model.denoiser->num_classes() > 0) condition.labels = generated.labels.narrow(0, first, count);
+                                    {latent.channels, latent.height, latent.width});
+    const NumberedRows rows = numbered_rows(*model.denoiser, text.prompts.get(), first, count);
     SampleOptions options;
     options.rows = SampleRows{context.spec.seed, first};
-    mine += bytes_of(sample(*model.denoiser, spec.sampler, noise, condition, options).contiguous());
+    options.null_text = rows.null_text;
+    const auto made = sample(*model.denoiser, spec.sampler, noise, rows.condition, options);
+    mine += bytes_of((text.prompts ? images_of_latents(text.parts.vae, made, side) : made).contiguous());
   }
   generated.images_per_second =
       static_cast<double>(spec.count) /
@@ -138,17 +163,20 @@ JobResult run_evaluate(const RunContext& context) {
   if (spec.source == "real_split_half") {
     result = evaluate_real(context, spec, dataset, detector);
   } else {
-    const LoadedModel model = load_model(spec.model, spec.weights, spec.like);
-    if (model.sd) {
-      throw Error(ErrorCode::kMismatch, spec.detector + ": expected a .safetensors file of Inception's weights for " + spec.model +
-                                            ", a text-to-image model, found a small detector's folder");
-    }
+    LoadedModel model = load_model(spec.model, spec.weights, spec.like);
+    const JobText text = load_job_text(model, spec.prompts, /*verify=*/context.communicator.rank() == 0);
     check_sampler_of(model, spec.sampler);
-    const ImageShape shape = model.denoiser->image_shape();
-    if (shape.channels != dataset.images().size(1) || shape.height != dataset.images().size(2)) {
+    const ImageShape shape = shape_of_images(model, text);
+    const std::int64_t side = dataset.images().size(2);
+    const bool side_fits = text.prompts ? shape.height % side == 0 && shape.height == shape.width : shape.height == side;
+    if (shape.channels != dataset.images().size(1) || !side_fits) {
       throw Error(ErrorCode::kMismatch, spec.model + ": the model's images don't have the data's shape");
     }
-    const Generated generated = generate_images(context, spec, model);
+    if (text.prompts && text.prompts->size() != dataset.num_classes()) {
+      throw Error(ErrorCode::kMismatch, text.prompts->path() + ": expected a prompt for each of the " + std::to_string(dataset.num_classes()) +
+                                            " classes of " + spec.dataset.path + ", found " + std::to_string(text.prompts->size()));
+    }
+    const Generated generated = generate_images(context, spec, model, text, side);
     if (context.communicator.rank() == 0) {
       const auto images = generated.images.clamp(-1, 1);
       const Features fake = detect(detector.module, images);
@@ -170,6 +198,7 @@ JobResult run_evaluate(const RunContext& context) {
                        {"model_sha256", model.sha256},
                        {"detector_sha256", detector.sha256},
                        {"dataset_sha256", dataset.digest()}};
+      if (text.prompts) result.result["prompts_sha256"] = text.prompts->info().digest();
       write_panels(context, spec, images, generated.labels, dataset.num_classes(), caption_of(spec, &model));
     }
   }

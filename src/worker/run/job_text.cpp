@@ -27,10 +27,14 @@ JobText load_job_text(LoadedModel& model, const std::string& folder, bool verify
   return text;
 }
 
-NumberedRows numbered_rows(const Denoiser& denoiser, const PromptEmbeddings* prompts, std::int64_t first, std::int64_t count) {
+torch::Tensor numbered_labels(const Denoiser& denoiser, const PromptEmbeddings* prompts, std::int64_t first, std::int64_t count) {
   const std::int64_t kinds = prompts != nullptr ? prompts->size() : std::max<std::int64_t>(1, denoiser.num_classes());
+  return torch::arange(first, first + count).remainder(kinds);
+}
+
+NumberedRows numbered_rows(const Denoiser& denoiser, const PromptEmbeddings* prompts, std::int64_t first, std::int64_t count) {
   NumberedRows rows;
-  rows.labels = torch::arange(first, first + count).remainder(kinds);
+  rows.labels = numbered_labels(denoiser, prompts, first, count);
   if (prompts != nullptr) {
     rows.condition.text = prompts->text(rows.labels);
     rows.null_text = prompts->null_text();

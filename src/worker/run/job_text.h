@@ -27,6 +27,8 @@ struct NumberedRows {
   Condition condition;
   torch::Tensor null_text;  // undefined without prompts
 };
+[[nodiscard]] torch::Tensor numbered_labels(const Denoiser& denoiser, const PromptEmbeddings* prompts, std::int64_t first,
+                                            std::int64_t count);
 NumberedRows numbered_rows(const Denoiser& denoiser, const PromptEmbeddings* prompts, std::int64_t first, std::int64_t count);
 
 }  // namespace onestep

@@ -16,7 +16,10 @@ struct JobResult {
 // All are collective over context.communicator, write into context.run, and throw Error.
 JobResult run_train_detector(const RunContext& context);
 JobResult run_train_teacher(const RunContext& context);
+JobResult run_train_autoencoder(const RunContext& context);
+JobResult run_encode(const RunContext& context);
 JobResult run_encode_prompts(const RunContext& context);
+JobResult run_train_text_teacher(const RunContext& context);
 JobResult run_generate_pairs(const RunContext& context);
 JobResult run_distill(const RunContext& context);
 JobResult run_evaluate(const RunContext& context);

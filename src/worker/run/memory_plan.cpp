@@ -188,13 +188,15 @@ std::int64_t pair_bytes(const ImageShape& shape, std::int64_t count) {
 // What other jobs of the pipeline will have made.
 struct Products {
   std::map<std::string, NetworkSpec> networks;   // of sigma, by job
+  std::map<std::string, std::string> text_bases;  // base folders of text teachers, by job
   std::map<std::string, std::int64_t> pair_sets;  // rows, by job
 
   [[nodiscard]] PlannedNetwork network(const std::string& teacher, const std::string& like, const std::string& prompts) const {
     if (!teacher.starts_with("@")) return existing(teacher, like, prompts);
+    if (const auto base = text_bases.find(teacher.substr(1)); base != text_bases.end()) return existing(base->second, "", prompts);
     const auto found = networks.find(teacher.substr(1));
     if (found == networks.end()) {
-      throw Error(ErrorCode::kMismatch, teacher + ": expected a train_teacher job of this pipeline");
+      throw Error(ErrorCode::kMismatch, teacher + ": expected a train_teacher or train_text_teacher job of this pipeline");
     }
     return {found->second, {}, 0};
   }
@@ -345,6 +347,8 @@ nlohmann::json plan_job(const Pipeline& pipeline, const std::string& name, int r
   for (const PipelineJob& job : pipeline.jobs) {
     const auto* teacher = std::get_if<TrainTeacherSpec>(&job.spec.options);
     if (teacher != nullptr) products.networks[job.spec.name] = teacher->network;
+    const auto* text_teacher = std::get_if<TrainTextTeacherSpec>(&job.spec.options);
+    if (text_teacher != nullptr) products.text_bases[job.spec.name] = text_teacher->base;
     const auto* pairs = std::get_if<GeneratePairsSpec>(&job.spec.options);
     if (pairs != nullptr) products.pair_sets[job.spec.name] = pairs->count;
   }
