@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # What distill_sd.sh does: checks, a coordinator as a step, the pipeline as steps beside it, saving before the time limit.
 # Sourced by it; expects `root` and CONFIG.
 

@@ -134,8 +134,8 @@ processes_of_node() {
 }
 
 kill_node() {
-  local round pids
-  for round in 1 2 3; do
+  local pids
+  for _ in 1 2 3; do
     mapfile -t pids < <(processes_of_node "$1" | sort -un)
     [ "${#pids[@]}" -gt 0 ] || return 0
     kill -9 "${pids[@]}" 2>/dev/null || true
