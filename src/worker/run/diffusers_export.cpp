@@ -114,7 +114,7 @@ json lcm_scheduler(const SdScheduleConfig& config, bool one_step) {
 }
 
 json pndm_scheduler(const SdScheduleConfig& config) {
-  json document = lcm_scheduler(config);
+  json document = lcm_scheduler(config, /*one_step=*/true);
   document["_class_name"] = "PNDMScheduler";
   document["skip_prk_steps"] = true;
   document.erase("clip_sample");
