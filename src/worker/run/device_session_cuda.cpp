@@ -1,6 +1,8 @@
 #include <cstdlib>
+#include <optional>
 #include <span>
 
+#include "worker/comm/local_rank.h"
 #include "worker/comm/nccl_communicator.h"
 #include "worker/run/device_session.h"
 #include "worker/tensors/device_part.h"
@@ -11,8 +13,9 @@ bool has_device_part() { return true; }
 
 DeviceSession open_device(Communicator& communicator) {
   install_device_kernels();
-  const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_RANK");
-  const int device = local != nullptr ? std::atoi(local) : 0;
+  static_cast<void>(device_description(0));  // which says why when there is none
+  const std::optional<int> local = local_rank([](const char* name) { return std::getenv(name); });
+  const int device = device_of_rank(num_visible_devices(), local.value_or(0));
   DeviceSession session{device_description(device), nullptr};
   // Which algorithms cuDNN takes must not depend on a timing: bits would.
   prepare_device(device, /*benchmark_convolutions=*/false);

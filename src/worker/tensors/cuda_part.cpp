@@ -21,6 +21,11 @@ void check_cuda(cudaError_t status, const char* call) {
   if (status != cudaSuccess) throw Error(ErrorCode::kInternal, std::string(call) + ": " + cudaGetErrorString(status));
 }
 
+int num_visible_devices() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
 std::string device_description(int device) {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);

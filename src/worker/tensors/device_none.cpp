@@ -20,6 +20,8 @@ class RepeatedWork final : public RecordedWork {
 
 void install_device_kernels() {}
 
+int num_visible_devices() { return 0; }
+
 std::string device_description(int device) {
   throw Error(ErrorCode::kConfig, "device: expected a program built with CUDA for device " + std::to_string(device) + ", found one for the CPU alone");
 }

@@ -13,6 +13,8 @@ void install_device_kernels();
 // The device's name and memory, "NVIDIA H100 80GB HBM3, 79.1 GiB". Errors: kConfig naming why when there is none that CUDA can use.
 std::string device_description(int device);
 
+int num_visible_devices();
+
 // How the device computes: tf32 for what is left in fp32 off, deterministic algorithms only; this thread's stream from here on is one that can be captured.
 // benchmark_convolutions: cuDNN tries its deterministic algorithms at each new shape and keeps the fastest, which one run may choose otherwise than the next.
 void prepare_device(int device, bool benchmark_convolutions);
