@@ -138,7 +138,7 @@ TEST_F(TextTeacher, IsATeacherForTheNextJobs) {
   ASSERT_EQ(run("detector", {{"kind", "train_detector"}, {"seed", 1}, {"dataset", with(dataset(), {{"resolution", 32}})}, {"held_out", 3},
                              {"iterations", 5}, {"batch", 4}}).exit_status, 0);
   const json evaluate = {{"kind", "evaluate"}, {"seed", 7}, {"model", path("distill")}, {"prompts", path("prompts")},
-                         {"detector", path("detector")}, {"dataset", with(dataset(), {{"resolution", 32}})}, {"count", 12}, {"batch", 4},
+                         {"detector", path("detector")}, {"dataset", with(dataset(), {{"resolution", 32}})}, {"count", 30}, {"batch", 5},
                          {"sampler", {{"kind", "one_step"}}}};
   for (const int ranks : {1, 2}) {
     const ShellResult done = run("evaluate" + std::to_string(ranks), evaluate, ranks);
