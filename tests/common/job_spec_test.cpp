@@ -295,7 +295,7 @@ TEST(JobSpec, AScheduleIsReadWrittenAndWalked) {
   EXPECT_EQ(schedule[1].t_hi, 0.5);
   EXPECT_EQ(parse_job_spec(to_json(spec), kBase, "test").options.index(), spec.options.index());
   EXPECT_EQ(to_json(parse_job_spec(to_json(spec), kBase, "test")), to_json(spec));
-  EXPECT_THAT(references(spec), ElementsAre("vae"));
+  EXPECT_THAT(references(spec), ElementsAre("teacher", "vae"));
   const JobSpec placed = substitute_references(spec, [](const std::string& name) { return "/jobs/" + name; });
   EXPECT_EQ(std::get<DistillSpec>(placed.options).dmd.schedule[1].decoder, "/jobs/vae");
 

@@ -86,7 +86,7 @@ TEST(Pipeline, AReferenceStandsForAJobWhoseOutputFitsThere) {
                       {"model", "/m"},            {"compare", {"/x", "@pairs"}}};
   EXPECT_THAT(
       problems(pipeline_of({detector, pairs, judge})),
-      ElementsAre("/jobs/1/teacher: expected a job of kind train_teacher or export, found @detector, "
+      ElementsAre("/jobs/1/teacher: expected a job of kind train_teacher or train_text_teacher or export, found @detector, "
                   "which is of kind train_detector",
                   "/jobs/2/dataset/path: expected a path, which no job writes, found @pairs, which is "
                   "of kind generate_pairs",
