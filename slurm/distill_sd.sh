@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Distils a model on a Slurm cluster: edit the three places, then
 #
-#   sbatch slurm/distill_sd.sh                         or   CONFIG=configs/digits/pipeline.json sbatch slurm/distill_sd.sh
+#   sbatch slurm/distill_sd.sh                         or   CONFIG=FILE sbatch slurm/distill_sd.sh
 #
 # Before its time limit it saves, requeues itself and goes on; a lost node costs the work since the last checkpoint.
 # docs/slurm.md has the whole story and a transcript.
@@ -25,7 +25,7 @@
 #SBATCH --signal=B:USR1@120
 
 # 3. EDIT: what to run
-CONFIG=${CONFIG:-configs/sd15/tiny.json}
+CONFIG=${CONFIG:-configs/digits/pipeline.json}
 
 # Environment:
 #   ONESTEP_DATA    folder for everything that is kept, on a file system that all nodes share (default: onestep-data beside

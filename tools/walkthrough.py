@@ -117,7 +117,7 @@ class Page:
         self.parts.append(text.strip("\n"))
 
     def show(self, command, output):
-        output = output.replace(str(self.folder), "/home/me/work")
+        output = output.replace(str(self.folder), "/srv/onestep")
         self.parts.append(f"```\n$ {command}\n{output}\n```")
 
     def picture(self, name, what):

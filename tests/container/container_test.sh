@@ -8,6 +8,7 @@
 set -euo pipefail
 
 build=$(cd "$1" && pwd)
+support=$(cd "$(dirname "${BASH_SOURCE[0]}")/../support" && pwd)
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 image=localhost/onestep-test
 base=localhost/debian:12
@@ -83,15 +84,7 @@ clean_up() {
   rm -rf "$folder"
 }
 trap clean_up EXIT
-# eventually SECONDS TEXT COMMAND...
-eventually() {
-  local end=$((SECONDS + $1)) text=$2
-  shift 2
-  until "$@" >/dev/null 2>&1; do
-    [ "$SECONDS" -lt "$end" ] || fail "not within time: $text"
-    sleep 0.2
-  done
-}
+. "$support/eventually.sh"
 job_is() { inside onestep show teacher --json | grep -q "\"state\":\"$1\""; }
 has_checkpoint() { inside sh -c 'ls /data/jobs/teacher-1/checkpoints/*/manifest.json'; }
 

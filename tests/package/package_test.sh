@@ -8,6 +8,7 @@
 set -euo pipefail
 
 build=$(cd "$1" && pwd)
+support=$(cd "$(dirname "${BASH_SOURCE[0]}")/../support" && pwd)
 cd /
 folder=$(mktemp -d /tmp/onestep-package.XXXXXX)
 leader=
@@ -40,15 +41,7 @@ trap clean_up EXIT
 
 inside() { nsenter --target "$leader" --all --wdns=/ env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"; }
 
-# eventually SECONDS TEXT COMMAND...: tries until the command succeeds.
-eventually() {
-  local end=$((SECONDS + $1)) text=$2
-  shift 2
-  until "$@" >/dev/null 2>&1; do
-    [ "$SECONDS" -lt "$end" ] || fail "not within time: $text"
-    sleep 0.2
-  done
-}
+. "$support/eventually.sh"
 
 boot() {
   mount -t tmpfs -o size=4G tmpfs "$folder" || skip "no file systems can be mounted here"

@@ -1,7 +1,7 @@
 // The Stable Diffusion of configs/sd15/tiny: its options, and a text encoder of keyed random weights that is never trained.
 #pragma once
 
-#include "common/durable_file.h"
+#include "support/short_tokenizer.h"
 #include "worker/models/raw_layers.h"
 #include "worker/run/diffusers_folder.h"
 
@@ -45,11 +45,9 @@ inline ClipTextConfig emoji_clip_config() {
 }
 
 inline std::unique_ptr<BpeTokenizer> emoji_tokenizer() {
-  auto merges = merges_of_text(read_file(ONESTEP_SOURCE_DIR "/tests/golden/clip_merges.txt"));
-  merges.resize(kEmojiMerges);
   BpeTokenizerOptions options;
   options.max_length = kEmojiTokens;
-  return std::make_unique<BpeTokenizer>(BpeMerges(clip_vocabulary(merges), merges, "clip_merges.txt"), options, "clip_merges.txt");
+  return short_tokenizer(kEmojiMerges, options);
 }
 
 // All but the U-Net's weights; `vae`: a trained autoencoder, or null for options alone.

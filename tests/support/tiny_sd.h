@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "common/durable_file.h"
+#include "support/short_tokenizer.h"
 #include "worker/models/raw_layers.h"
 #include "worker/run/diffusers_export.h"
 #include "worker/run/diffusers_folder.h"
@@ -12,12 +12,7 @@ namespace onestep {
 
 inline constexpr std::size_t kTinyMerges = 300;  // of CLIP's
 
-inline std::unique_ptr<BpeTokenizer> tiny_tokenizer() {
-  auto merges = merges_of_text(read_file(ONESTEP_SOURCE_DIR "/tests/golden/clip_merges.txt"));
-  merges.resize(kTinyMerges);
-  BpeMerges words(clip_vocabulary(merges), merges, "clip_merges.txt");
-  return std::make_unique<BpeTokenizer>(std::move(words), BpeTokenizerOptions{}, "clip_merges.txt");
-}
+inline std::unique_ptr<BpeTokenizer> tiny_tokenizer() { return short_tokenizer(kTinyMerges); }
 
 inline SdUnetConfig tiny_unet_config() {
   SdUnetConfig config;

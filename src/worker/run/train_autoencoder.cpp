@@ -1,18 +1,18 @@
 // Trains the autoencoder of a latent diffusion model (Rombach et al. 2022, Sec. 3.1), without perceptual and adversarial terms.
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "common/config.h"
 #include "common/durable_file.h"
 #include "worker/data/image_dataset.h"
 #include "worker/data/ordered_images.h"
 #include "worker/models/autoencoder_kl.h"
-#include "worker/run/diffusers_folder.h"
 #include "worker/run/diffusers_export.h"
+#include "worker/run/diffusers_folder.h"
 #include "worker/run/encode_images.h"
 #include "worker/run/jobs.h"
-#include "worker/run/leaf_figures.h"
-#include "worker/run/memory_plan.h"
-#include "worker/run/trainer.h"
+#include "worker/run/one_network_training.h"
 #include "worker/tensors/keyed_random.h"
 
 namespace onestep {
@@ -26,84 +26,45 @@ AutoencoderKl untrained_autoencoder(const AutoencoderKlConfig& config, std::uint
   return vae;
 }
 
-class AutoencoderTraining final : public Training {
+class AutoencoderTraining final : public OneNetworkTraining {
  public:
-  AutoencoderTraining(const RunContext& context, const TrainAutoencoderSpec& spec, const AutoencoderKlConfig& config,
-                      const ImageDataset& dataset)
-      : context_(context),
+  AutoencoderTraining(const RunContext& context, const TrainAutoencoderSpec& spec, const ImageDataset& dataset, AutoencoderKl vae)
+      : OneNetworkTraining(context, *vae, one_network_options("autoencoder", spec, {"loss", "loss_reconstruction", "loss_kl"})),
         spec_(spec),
         dataset_(dataset),
-        vae_(untrained_autoencoder(config, context.spec.seed)),
-        flat_(*vae_, context.spec.micro_batches, true),
-        updater_("autoencoder", that_fits(flat_, context), context.communicator, context.spec.micro_batches, context.spec.reduction,
-                 {spec.ema_half_life_images, spec.batch}) {
+        vae_(std::move(vae)) {
     vae_->recompute_in_backward(context.spec.activation_checkpointing);
   }
 
-  [[nodiscard]] std::int64_t num_iterations() const override { return spec_.images / spec_.batch; }
-  [[nodiscard]] std::int64_t images_after(std::int64_t iterations) const override { return iterations * spec_.batch; }
-  [[nodiscard]] std::string stage_of(std::int64_t) const override { return "autoencoder"; }
-  void start_at(std::int64_t iteration) override {
-    if (iteration == 0) {
-      updater_.restart(spec_.optimizer, num_iterations());
-    } else {
-      updater_.resume(spec_.optimizer, num_iterations());
-    }
-  }
-
-  std::map<std::string, double> iterate(std::int64_t iteration) override {
-    const std::int64_t micro_batches = context_.spec.micro_batches;
-    const std::int64_t rows = spec_.batch / micro_batches;
-    const auto range = micro_batch_range(micro_batches, context_.communicator.rank(), context_.communicator.size());
-    LeafFigures figures(context_.communicator, micro_batches, {"loss", "loss_reconstruction", "loss_kl"});
-    for (std::int64_t m = range.first; m < range.first + range.count; ++m) {
-      const Losses losses = micro_batch_losses(iteration, m * rows, rows);
-      const auto loss = losses.reconstruction + spec_.kl_weight * losses.kl;
-      loss.backward();
-      updater_.add_micro_batch();
-      figures.add({loss.item<double>(), losses.reconstruction.item<double>(), losses.kl.item<double>()});
-    }
-    const UpdateReport update = updater_.step();
-    auto result = figures.reduce();
-    result["gradient_norm"] = update.gradient_norm;
-    result["learning_rate"] = updater_.learning_rate();
-    return result;
-  }
-
-  std::vector<NetworkUpdater*> updaters() override { return {&updater_}; }
   [[nodiscard]] nlohmann::json description() const override {
     return {{"autoencoder", to_diffusers_json(vae_->config())}, {"delivered_network", "autoencoder"}};
   }
 
   // The delivered weights are the average's; the network goes on as them. Collective.
   AutoencoderKl finished() {
-    flat_.values().copy_(updater_.gather_average());
+    adopt_average();
     return vae_;
   }
 
  private:
-  struct Losses {
-    torch::Tensor reconstruction, kl;  // sums over the micro-batch / (the global batch times the elements of a sample)
-  };
-  Losses micro_batch_losses(std::int64_t iteration, std::int64_t first, std::int64_t rows) {
-    const auto x = ordered_images(dataset_, context_.spec.seed, RandomStream::kOrder, iteration * spec_.batch + first, rows).images;
+  std::vector<torch::Tensor> micro_batch_losses(std::int64_t iteration, std::int64_t first, std::int64_t rows) override {
+    const auto x = ordered_images(dataset_, context().spec.seed, RandomStream::kOrder, iteration * spec_.batch + first, rows).images;
     const LatentPosterior q = vae_->encode(x);
-    const DrawKey key{context_.spec.seed, RandomStream::kPosteriorNoise, static_cast<std::uint32_t>(iteration)};
+    const DrawKey key{context().spec.seed, RandomStream::kPosteriorNoise, static_cast<std::uint32_t>(iteration)};
     const auto difference = vae_->decode(q.sample(keyed_normal(key, first, rows, q.mean.sizes().slice(1)))) - x;
     const auto error = spec_.loss == "l1" ? difference.abs() : difference.square();
     const auto kl = 0.5 * (q.mean.square() + q.logvar.exp() - 1 - q.logvar);
+    // Over a sample's elements and the global batch.
     const auto mean = [&](const torch::Tensor& values) {
       return values.sum() / static_cast<double>(spec_.batch * (values.numel() / rows));
     };
-    return {mean(error), mean(kl)};
+    const auto reconstruction = mean(error), divergence = mean(kl);
+    return {reconstruction + spec_.kl_weight * divergence, reconstruction, divergence};
   }
 
-  const RunContext& context_;
   const TrainAutoencoderSpec& spec_;
   const ImageDataset& dataset_;
   AutoencoderKl vae_;
-  FlatParameters flat_;
-  NetworkUpdater updater_;
 };
 
 // The factor that brings the images' latents to a standard deviation of 1, as Rombach et al. choose it.
@@ -123,7 +84,7 @@ JobResult run_train_autoencoder(const RunContext& context) {
   nlohmann::json config = bit_relevant_config(context.spec);
   config["dataset"]["path"] = dataset.digest();
   config["config"] = to_diffusers_json(options);
-  AutoencoderTraining training(context, spec, options, dataset);
+  AutoencoderTraining training(context, spec, dataset, untrained_autoencoder(options, context.spec.seed));
   const TrainingOutcome outcome = train(context, config, training);
   AutoencoderKl vae = training.finished();
   JobResult result;

@@ -1,6 +1,7 @@
 // Trains a Stable Diffusion U-Net on latents and prompts (Rombach et al. 2022, Eq. 3), the prompt dropped now and then for guidance
 // (Ho and Salimans 2022): a teacher in the layout of diffusers.
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "common/config.h"
@@ -11,10 +12,8 @@
 #include "worker/dmd/losses.h"
 #include "worker/run/diffusers_export.h"
 #include "worker/run/jobs.h"
-#include "worker/run/leaf_figures.h"
-#include "worker/run/memory_plan.h"
+#include "worker/run/one_network_training.h"
 #include "worker/run/sd_network.h"
-#include "worker/run/trainer.h"
 #include "worker/tensors/keyed_random.h"
 
 namespace onestep {
@@ -26,90 +25,54 @@ std::unique_ptr<SdDenoiser> untrained_denoiser(const SdNetwork& network, std::ui
   return denoiser;
 }
 
-class TextTeacherTraining final : public Training {
+class TextTeacherTraining final : public OneNetworkTraining {
  public:
   TextTeacherTraining(const RunContext& context, const TrainTextTeacherSpec& spec, SdNetwork network, const LatentDataset& latents,
-                      const PromptEmbeddings& prompts)
-      : context_(context),
+                      const PromptEmbeddings& prompts, std::unique_ptr<SdDenoiser> denoiser)
+      : OneNetworkTraining(context, denoiser->module(), one_network_options("teacher", spec, {"loss"})),
         spec_(spec),
         network_(std::move(network)),
         latents_(latents),
         text_(prompts.text(torch::arange(prompts.size()))),
         null_text_(prompts.null_text()),
-        denoiser_(untrained_denoiser(network_, context.spec.seed)),
-        flat_(denoiser_->module(), context.spec.micro_batches, true),
-        updater_("teacher", that_fits(flat_, context), context.communicator, context.spec.micro_batches, context.spec.reduction,
-                 {spec.ema_half_life_images, spec.batch}) {
+        denoiser_(std::move(denoiser)) {
     denoiser_->recompute_in_backward(context.spec.activation_checkpointing);
   }
 
-  [[nodiscard]] std::int64_t num_iterations() const override { return spec_.images / spec_.batch; }
-  [[nodiscard]] std::int64_t images_after(std::int64_t iterations) const override { return iterations * spec_.batch; }
-  [[nodiscard]] std::string stage_of(std::int64_t) const override { return "teacher"; }
-  void start_at(std::int64_t iteration) override {
-    if (iteration == 0) {
-      updater_.restart(spec_.optimizer, num_iterations());
-    } else {
-      updater_.resume(spec_.optimizer, num_iterations());
-    }
-  }
-
-  std::map<std::string, double> iterate(std::int64_t iteration) override {
-    const std::int64_t micro_batches = context_.spec.micro_batches;
-    const std::int64_t rows = spec_.batch / micro_batches;
-    const auto range = micro_batch_range(micro_batches, context_.communicator.rank(), context_.communicator.size());
-    LeafFigures figures(context_.communicator, micro_batches, {"loss"});
-    for (std::int64_t m = range.first; m < range.first + range.count; ++m) {
-      const auto loss = micro_batch_loss(iteration, m * rows, rows);
-      loss.backward();
-      updater_.add_micro_batch();
-      figures.add({loss.item<double>()});
-    }
-    const UpdateReport update = updater_.step();
-    auto result = figures.reduce();
-    result["gradient_norm"] = update.gradient_norm;
-    result["learning_rate"] = updater_.learning_rate();
-    return result;
-  }
-
-  std::vector<NetworkUpdater*> updaters() override { return {&updater_}; }
   [[nodiscard]] nlohmann::json description() const override {
     return {{"network", to_json(network_)}, {"generator_sigma", 0.0}, {"delivered_network", "teacher"}};
   }
 
   // The delivered weights are the average's; the network goes on as them. Collective.
   std::unique_ptr<SdDenoiser> finished() {
-    flat_.values().copy_(updater_.gather_average());
+    adopt_average();
     return std::move(denoiser_);
   }
 
  private:
   // t uniform over the steps, the schedule's weight: for a network that predicts epsilon, the plain MSE of epsilon.
-  torch::Tensor micro_batch_loss(std::int64_t iteration, std::int64_t first, std::int64_t rows) {
+  std::vector<torch::Tensor> micro_batch_losses(std::int64_t iteration, std::int64_t first, std::int64_t rows) override {
     std::vector<std::int64_t> picked;
     for (std::int64_t row = 0; row < rows; ++row) {
-      picked.push_back(ordered_index(context_.spec.seed, latents_.size(), iteration * spec_.batch + first + row));
+      picked.push_back(ordered_index(context().spec.seed, latents_.size(), iteration * spec_.batch + first + row));
     }
     const auto index = torch::tensor(picked);
     const auto x = latents_.latents.index_select(0, index);
-    const auto key = [&](RandomStream stream) { return DrawKey{context_.spec.seed, stream, static_cast<std::uint32_t>(iteration)}; };
+    const auto key = [&](RandomStream stream) { return DrawKey{context().spec.seed, stream, static_cast<std::uint32_t>(iteration)}; };
     const auto dropped = keyed_uniform(key(RandomStream::kTextDropout), first, rows) < spec_.text_dropout;
     const auto text = torch::where(dropped.view({rows, 1, 1}), null_text_,
                                    text_.index_select(0, latents_.labels.index_select(0, index)));
     const auto t = keyed_integer(key(RandomStream::kTrainSigma), first, rows, denoiser_->last_step() + 1).to(torch::kFloat32);
     const auto epsilon = keyed_normal(key(RandomStream::kTrainNoise), first, rows, x.sizes().slice(1));
     const auto mu = denoiser_->denoise(diffuse(denoiser_->schedule(), x, epsilon, t), t, {{}, text});
-    return denoising_loss(denoiser_->schedule(), mu, x, t, spec_.batch);
+    return {denoising_loss(denoiser_->schedule(), mu, x, t, spec_.batch)};
   }
 
-  const RunContext& context_;
   const TrainTextTeacherSpec& spec_;
   SdNetwork network_;
   const LatentDataset& latents_;
   torch::Tensor text_, null_text_;  // [prompts,T,D], [1,T,D]
   std::unique_ptr<SdDenoiser> denoiser_;
-  FlatParameters flat_;
-  NetworkUpdater updater_;
 };
 
 void check_latents_fit(const TrainTextTeacherSpec& spec, const SdNetwork& network, const SdPipeline& parts, const LatentDataset& latents,
@@ -141,7 +104,7 @@ JobResult run_train_text_teacher(const RunContext& context) {
                     {"sha256", network.pipeline.sha256}};
   config["latents"] = latents.digest();
   config["prompts"] = prompts.info().digest();
-  TextTeacherTraining training(context, spec, network, latents, prompts);
+  TextTeacherTraining training(context, spec, network, latents, prompts, untrained_denoiser(network, context.spec.seed));
   const TrainingOutcome outcome = train(context, config, training);
   parts.denoiser = training.finished();
   JobResult result;
