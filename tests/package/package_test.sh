@@ -49,12 +49,14 @@ boot() {
   mount -t overlay overlay -o "lowerdir=/,upperdir=$folder/upper,workdir=$folder/work" "$folder/root" ||
     skip "no overlay can be mounted here"
   rm -f "$folder/root/etc/machine-id"
+  # It has no network to wait for, as other services that are installed here would.
+  ln -sf /dev/null "$folder/root/etc/systemd/system/systemd-networkd-wait-online.service"
   systemd-nspawn --quiet --directory "$folder/root" --machine "onestep-package-$$" --register=no --keep-unit --private-network \
     --boot >"$folder/boot.log" 2>&1 </dev/null &
   nspawn=$!
   local end=$((SECONDS + 60))
   until leader=$(pgrep --parent "$nspawn" 2>/dev/null | head -n 1) && [ -n "$leader" ] &&
-    nsenter --target "$leader" --all systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; do
+    [[ $(nsenter --target "$leader" --all systemctl is-system-running 2>/dev/null) =~ ^(running|degraded)$ ]]; do
     kill -0 "$nspawn" 2>/dev/null || skip "no container can be started here: $(tail -n 3 "$folder/boot.log")"
     [ "$SECONDS" -lt "$end" ] || fail "systemd did not come up: $(tail -n 5 "$folder/boot.log")"
     sleep 0.2
