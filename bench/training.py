@@ -3,18 +3,25 @@
 
     python3 bench/training.py --bin build/bin --dataset build/data/digits.h5 --scratch /tmp/x [--only ranks,telemetry] [--rounds 5]
 
-Rounds of both sides take turns; the best of each counts. Every run of one kind must end in the same weights.
+Rounds of both rank counts take turns; the best of each counts. With telemetry and without it, both sides are under way at
+once and one of them is stopped at any time, in turns of a quarter of a second: what the machine lends them drifts by more
+than the hundredth to be seen. Every run of one kind must end in the same weights.
 """
 import argparse
 import json
 import os
 import re
+import signal
+import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-IMAGES = {"ranks": 25_600, "telemetry": 12_800}
+IMAGES = {"ranks": 25_600, "telemetry": 25_600}
+# Of telemetry: seconds one side runs before it is the other's turn, and the processor time that a start may take.
+TURN, START_UP = 0.25, 2.0
 
 
 # As the coordinator starts a worker.
@@ -40,22 +47,23 @@ class Bench:
         return path, spec["name"]
 
     def alone(self, case, ranks):
-        path, name = self.spec(case, ranks)
+        return self.run_alone(*self.spec(case, ranks), ranks)
+
+    def run_alone(self, path, name, ranks):
         result = subprocess.run(["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks),
                                  self.bin / "onestep-worker", path, "--output", self.scratch / name], env=ENVIRONMENT,
                                 capture_output=True, text=True)
         if result.returncode != 0:
-            sys.exit(f"bench: {name} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+            raise RuntimeError(f"{name} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
         return self.outcome(self.scratch / name)
 
-    def served(self, case, url):
-        path, name = self.spec(case, 1)
+    def run_served(self, path, name, url):
         client = [self.bin / "onestep"]
         subprocess.run([*client, "submit", path, "--url", url], check=True, capture_output=True)
         while True:
             job = json.loads(subprocess.run([*client, "show", name, "--json", "--url", url], check=True, capture_output=True).stdout)
             if job["state"] in ("failed", "cancelled", "interrupted"):
-                sys.exit(f"bench: {name} is {job['state']}: {job['reason']}")
+                raise RuntimeError(f"{name} is {job['state']}: {job['reason']}")
             if job["state"] == "succeeded":
                 return self.outcome(Path(job["run_folder"]))
             time.sleep(1)
@@ -85,16 +93,86 @@ class Bench:
     def telemetry(self):
         process = subprocess.Popen([self.bin / "onestep-coordinator", "--data", self.scratch / "data", "--listen", "127.0.0.1:0", "--root", "/"],
                                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        seconds, digests = {"off": [], "on": []}, set()
         try:
             url = re.search(r"http://[0-9.:]+", process.stdout.readline()).group(0)
-            best, same = self.compare({"off": lambda: self.alone("telemetry", 1), "on": lambda: self.served("telemetry", url)})
+            for round_ in range(self.rounds):
+                print(f"bench: round {round_ + 1} of {self.rounds}: off and on in turns of {TURN} s", file=sys.stderr)
+                with ThreadPoolExecutor(2) as pool:
+                    paths = [self.spec("telemetry", 1) for _ in range(2)]
+                    runs = [pool.submit(self.run_alone, *paths[0], 1), pool.submit(self.run_served, *paths[1], url)]
+                    workers = [Worker(str(self.scratch / paths[0][1])), Worker(f"--job-id {paths[1][1]}-")]
+                    take_turns(workers, runs)
+                    for name, worker, run in zip(seconds, workers, runs):
+                        seconds[name].append(worker.seconds)
+                        digests.add(run.result()[1])
         finally:
             process.terminate()
             process.wait()
-        ratio = best["off"] / best["on"]
+        ratios = [on / off for on, off in zip(seconds["on"], seconds["off"])]
+        ratio, same = statistics.median(ratios), len(digests) == 1
         print(json.dumps({"name": "training/telemetry", "ratio": round(ratio, 4), "goal": 1.01, "at_most": True,
-                          "pass": ratio <= 1.01 and same, "images_per_second": {k: round(v) for k, v in best.items()}, "same_weights": same,
+                          "pass": ratio <= 1.01 and same, "rounds": [round(each, 4) for each in ratios],
+                          "seconds": {name: round(statistics.median(values), 2) for name, values in seconds.items()}, "same_weights": same,
                           "limit": "a report an iteration goes to a thread of its own"}), flush=True)
+
+
+class Worker:
+    """A worker's process, found by a part of its command line, and the seconds it was let run since it had started up."""
+
+    def __init__(self, mark):
+        self.pid, self.seconds = None, 0.0
+        deadline = time.monotonic() + 60
+        while self.pid is None:
+            if time.monotonic() > deadline:
+                sys.exit(f"bench: no worker with '{mark}' in its command line")
+            time.sleep(0.01)
+            for folder in Path("/proc").glob("[0-9]*"):
+                try:
+                    words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                except OSError:
+                    continue
+                if words[0].endswith("/onestep-worker") and mark in " ".join(words):
+                    self.pid = int(folder.name)
+        self.signal(signal.SIGSTOP)
+
+    def signal(self, number):
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def processor_s(self):
+        """None once it has ended."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return None if fields[0] == "Z" else (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def take_turns(workers, runs):
+    """Lets one of the workers run at a time, so that what the machine lends is the same for both; each one's seconds are
+    those it ran after its first START_UP seconds of processor time. Ends when all have."""
+    try:
+        while any(worker.processor_s() is not None for worker in workers):
+            for worker in workers:
+                used = worker.processor_s()
+                if used is None:
+                    continue
+                worker.signal(signal.SIGCONT)
+                begin = time.monotonic()
+                while (left := begin + TURN - time.monotonic()) > 0 and worker.processor_s() is not None:
+                    time.sleep(min(left, 0.002))
+                worker.signal(signal.SIGSTOP)
+                if used >= START_UP:
+                    worker.seconds += time.monotonic() - begin
+            for run in runs:
+                if run.done() and run.exception():
+                    raise run.exception()
+    finally:
+        for worker in workers:
+            worker.signal(signal.SIGCONT)
 
 
 def main():
