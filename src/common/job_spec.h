@@ -195,14 +195,17 @@ struct DistillSpec {
   struct FakeWarmup {                     // the fake score alone catches up with the generator
     std::int64_t iterations = 60;
   };
-  // A discriminator of noised images on the fake network's bottleneck (DMD2, arXiv 2405.14867, Sec. 4.3): on when the dataset has a path.
+  // A discriminator of noised images on the fake network's bottleneck (DMD2, arXiv 2405.14867, Sec. 4.3): on when there are real images.
   struct Gan {
     DatasetSpec dataset;                  // the real images
+    std::string latents;                  // with prompts, in their place: output folder of an encode job, a class for each prompt
     double lambda_generator = 3e-3;       // weight of softplus(-logit) of the samples in the generator's loss
     double lambda_discriminator = 1e-2;   // weight of the discriminator's loss beside the denoising loss
     double sigma_lo = 0.002;              // sigma_t of the images it sees, uniform in the rho-7 coordinate
     double sigma_hi = 80.0;
-    [[nodiscard]] bool is_on() const { return !dataset.path.empty(); }
+    double t_lo = 0.0;                    // networks of discrete steps: t uniform over the steps between these shares of all
+    double t_hi = 1.0;
+    [[nodiscard]] bool is_on() const { return !dataset.path.empty() || !latents.empty(); }
     bool operator==(const Gan&) const = default;
   };
   // What holds from an iteration of the DMD phase on, in place of dmd's own (DMD Table 5).

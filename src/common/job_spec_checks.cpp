@@ -120,6 +120,10 @@ void check_parametrisation(ConfigReader& reader, const DistillSpec& spec) {
   only("generator_sigma", spec.generator_sigma, usual.generator_sigma, false);
   only("dmd/sigma_lo", spec.dmd.sigma_lo, usual.dmd.sigma_lo, false);
   only("dmd/sigma_hi", spec.dmd.sigma_hi, usual.dmd.sigma_hi, false);
+  only("dmd/gan/sigma_lo", spec.dmd.gan.sigma_lo, usual.dmd.gan.sigma_lo, false);
+  only("dmd/gan/sigma_hi", spec.dmd.gan.sigma_hi, usual.dmd.gan.sigma_hi, false);
+  only("dmd/gan/t_lo", spec.dmd.gan.t_lo, usual.dmd.gan.t_lo, true);
+  only("dmd/gan/t_hi", spec.dmd.gan.t_hi, usual.dmd.gan.t_hi, true);
   only("dmd/t_lo", spec.dmd.t_lo, usual.dmd.t_lo, true);
   only("dmd/t_hi", spec.dmd.t_hi, usual.dmd.t_hi, true);
   only("dmd/guidance_scale", spec.dmd.guidance_scale, usual.dmd.guidance_scale, true);
@@ -159,11 +163,22 @@ void check_pairs(ConfigReader& reader, const DistillSpec& spec) {
 void check_gan(ConfigReader& reader, const DistillSpec& spec) {
   const DistillSpec::Gan& gan = spec.dmd.gan;
   if (gan == DistillSpec::Gan{}) return;
-  if (!gan.is_on()) {
+  const bool is_text = !spec.prompts.empty();
+  if (!is_text && gan.dataset.path.empty()) {
     reader.violation("dmd/gan/dataset/path", "expected a file of real images for the discriminator, found nothing (required)");
   }
-  if (!spec.prompts.empty()) {
-    reader.violation("dmd/gan", "expected none with prompts, whose real images would be latents; found some");
+  if (is_text && gan.latents.empty()) {
+    reader.violation("dmd/gan/latents", "expected a path or \"@job\" of real images' latents for the discriminator, found nothing "
+                                        "(required with prompts)");
+  }
+  if (is_text && gan.dataset != DatasetSpec{}) {
+    reader.violation("dmd/gan/dataset", "expected none with prompts, whose real images are dmd.gan.latents; found some");
+  }
+  if (!is_text && !gan.latents.empty()) {
+    reader.violation("dmd/gan/latents", "expected none without prompts, found \"" + gan.latents + "\"");
+  }
+  if (gan.t_lo >= gan.t_hi) {
+    reader.violation("dmd/gan/t_lo", "expected less than t_hi (" + json(gan.t_hi).dump() + "), found " + json(gan.t_lo).dump());
   }
   if (gan.sigma_lo >= gan.sigma_hi) {
     reader.violation("dmd/gan/sigma_lo", "expected less than sigma_hi (" + json(gan.sigma_hi).dump() + "), found " +

@@ -220,11 +220,15 @@ void describe(Visitor& v, DistillSpec::FakeWarmup& s) {
 
 template <class Visitor>
 void describe(Visitor& v, DistillSpec::Gan& s) {
+  const DistillSpec::Gan usual;
   v.object("dataset", s.dataset, Presence::kOptional);
+  if (Visitor::kReads || !s.latents.empty()) v.path("latents", s.latents);
   v.number("lambda_generator", s.lambda_generator, 0.0, kLargest);
   v.number("lambda_discriminator", s.lambda_discriminator, kSmallest, kLargest);
   v.number("sigma_lo", s.sigma_lo, kSmallest, kLargest);
   v.number("sigma_hi", s.sigma_hi, kSmallest, kLargest);
+  if (tells<Visitor>(s.t_lo, usual.t_lo)) v.number("t_lo", s.t_lo, 0.0, 1.0);
+  if (tells<Visitor>(s.t_hi, usual.t_hi)) v.number("t_hi", s.t_hi, 0.0, 1.0);
 }
 
 template <class Visitor>

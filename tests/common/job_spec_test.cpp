@@ -364,7 +364,15 @@ TEST(JobSpec, OptionsOfDmd2AreCheckedAndWrittenOnlyWhenTheyAreSaid) {
               ElementsAre("/dmd/gan/dataset/path: expected a file of real images for the discriminator, found nothing (required)"));
   EXPECT_THAT(problems(with("distill", {"dmd.gan.dataset.path=d.h5", "dmd.gan.sigma_lo=80"})),
               ElementsAre("/dmd/gan/sigma_lo: expected less than sigma_hi (80.0), found 80.0"));
-  EXPECT_THAT(problems(with("distill", {"dmd.gan.dataset.path=d.h5", "prompts=@encode"})), ElementsAre(HasSubstr("/dmd/gan: expected none with prompts")));
+  EXPECT_THAT(problems(with("distill", {"dmd.gan.dataset.path=d.h5", "prompts=@encode"})),
+              ElementsAre(HasSubstr("/dmd/gan/latents: expected a path or \"@job\""), HasSubstr("/dmd/gan/dataset: expected none with prompts")));
+  EXPECT_THAT(problems(with("distill", {"dmd.gan.latents=@encode"})),
+              ElementsAre(HasSubstr("/dmd/gan/dataset/path: expected a file"), HasSubstr("/dmd/gan/latents: expected none without prompts")));
+  EXPECT_THAT(problems(with("distill", {"dmd.gan.latents=@latents", "prompts=@encode"})), IsEmpty());
+  EXPECT_THAT(problems(with("distill", {"dmd.gan.latents=@latents", "prompts=@encode", "dmd.gan.sigma_lo=1", "dmd.gan.t_lo=1"})),
+              ElementsAre("/dmd/gan/sigma_lo: expected 0.002 with prompts, found 1.0", "/dmd/gan/t_lo: expected less than t_hi (1.0), found 1.0"));
+  EXPECT_THAT(problems(with("distill", {"dmd.gan.dataset.path=d.h5", "dmd.gan.t_hi=0.5"})),
+              ElementsAre("/dmd/gan/t_hi: expected 1.0 without prompts, found 0.5"));
   EXPECT_THAT(problems(with("distill", {"dmd.fake_updates_per_generator_update=0"})),
               ElementsAre("/dmd/fake_updates_per_generator_update: expected an integer from 1 to 1000, found 0"));
   EXPECT_THAT(problems(with("distill", {"dmd.lambda_dm=0", "dmd.lambda_reg=0", "dmd.gan.dataset.path=d.h5"})), IsEmpty());

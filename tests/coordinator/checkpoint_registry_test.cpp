@@ -138,7 +138,8 @@ TEST(CheckpointRegistry, AnEvaluationIsAJobThatTheWorkerUnderstands) {
   EXPECT_EQ(judged.sampler.kind, "few_step");
   EXPECT_EQ(judged.sampler.timesteps, (std::vector<double>{40.0, 2.5}));
 
-  options.generator_sigma = DistillSpec{}.generator_sigma;
+  const DistillSpec usual;
+  options.generator_sigma = usual.generator_sigma;
   options.prompts = "/jobs/encode-1";
   options.evaluation.detector = "/data/inception.safetensors";
   distill.options = options;

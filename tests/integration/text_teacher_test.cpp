@@ -157,6 +157,30 @@ TEST_F(TextTeacher, IsATeacherForTheNextJobs) {
   EXPECT_EQ(drawn.exit_status, 0) << drawn.error;
 }
 
+// DMD2 without pairs, its discriminator on latents of real images.
+TEST_F(TextTeacher, ADiscriminatorSeesRealLatents) {
+  const json gan = {{"latents", path("latents")}, {"lambda_generator", 0.1}};
+  const json plain = {{"kind", "distill"}, {"seed", 6}, {"micro_batches", 2}, {"teacher", path("teacher")}, {"prompts", path("prompts")},
+                      {"warmup", {{"iterations", 0}}}, {"fake_warmup", {{"iterations", 2}}}, {"checkpoint", {{"every_iterations", 2}}},
+                      {"dmd", {{"iterations", 24}, {"batch", 4}, {"pairs", 0}, {"lambda_reg", 0}, {"guidance_scale", 2}}}};
+  const json judged = with(plain, {{"dmd", {{"gan", gan}}}});
+  ASSERT_EQ(run("plain", plain).exit_status, 0);
+  const ShellResult done = run("judged", judged);
+  ASSERT_EQ(done.exit_status, 0) << done.error;
+  EXPECT_THAT(done.error, HasSubstr("discriminator_accuracy"));
+  EXPECT_NE(outcome("judged").digest, outcome("plain").digest);
+  expect_same_bits("judged", judged);
+  ASSERT_EQ(run("half", with(judged, {{"dmd", {{"gan", {{"t_hi", 0.5}}}}}})).exit_status, 0);
+  EXPECT_NE(outcome("half").digest, outcome("judged").digest);
+  ASSERT_EQ(run("recomputed_judged", with(judged, {{"activation_checkpointing", true}})).exit_status, 0);
+  EXPECT_EQ(outcome("recomputed_judged").digest, outcome("judged").digest);
+
+  ASSERT_EQ(run("foreign", with(latents(), {{"autoencoder", path("autoencoder")}})).exit_status, 0);
+  expect_refused("foreign_latents", with(judged, {{"dmd", {{"gan", {{"latents", path("foreign")}}}}}}), "autoencoder_sha256");
+  ASSERT_EQ(run("export_judged", {{"kind", "export"}, {"model", path("judged")}}).exit_status, 0);
+  EXPECT_EQ(shell("onestep verify " + path("export_judged")).exit_status, 0);
+}
+
 TEST_F(TextTeacher, WhatDoesNotFitIsRefused) {
   const std::string file = path("latents/latents.safetensors"), bytes = slurp(file);
   spit(file, with_flipped_bit(bytes, (bytes.size() - 4) * 8));

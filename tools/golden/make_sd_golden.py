@@ -136,14 +136,14 @@ def bf16_distances(network, run, inputs, tensors, named=lambda name: name):
             "backward": {part: distance(keys) for part, keys in parts.items()}}
 
 
-def save_case(out, name, network, config, run, inputs, named=lambda name: name, stored=()):
-    """A small network's results; `stored`: the inputs that are no draws."""
+def save_case(out, name, network, config, run, inputs, named=lambda name: name, stored=(), more=None):
+    """A small network's results; `stored`: the inputs that are no draws; `more`: tensors beside the results."""
     tensors = results(network, run, inputs, named)
     bf16 = bf16_distances(network, run, inputs, tensors, named)
     keys = [named(k) for k in network.state_dict() if not k.endswith("position_ids")]
     metadata = {"config": config, "keys": json.dumps(keys), "versions": json.dumps(versions()), "bf16": json.dumps(bf16)}
     path = out / f"{name}.safetensors"
-    safetensors.torch.save_file(tensors | {f"input.{k}": inputs[k] for k in stored}, path, metadata=metadata)
+    safetensors.torch.save_file(tensors | {f"input.{k}": inputs[k] for k in stored} | (more or {}), path, metadata=metadata)
     count = sum(p.numel() for p in network.parameters())
     print(f"{path}: {count:,} parameters, {len(tensors)} tensors, {path.stat().st_size:,} bytes; bf16 {bf16}")
 
@@ -171,6 +171,18 @@ def run_unet(net, i):
     return {"raw": net(i["x"], i["t"], i["text"]).sample}
 
 
+def middle(net, inputs):
+    """What leaves mid_block, and the gradients of sum(output * probe) in the inputs."""
+    seen = {}
+    hook = net.mid_block.register_forward_hook(lambda module, args, output: seen.update(mid=output))
+    leaves = {k: v.clone().requires_grad_() if v.is_floating_point() else v for k, v in inputs.items()}
+    run_unet(net, leaves)
+    hook.remove()
+    names = ("x", "text")
+    gradients = torch.autograd.grad((seen["mid"] * draw("probe.mid", seen["mid"].shape)).sum(), [leaves[k] for k in names])
+    return {"middle.output": seen["mid"].detach().contiguous()} | {f"middle.grad.{k}": g.contiguous() for k, g in zip(names, gradients)}
+
+
 def run_vae(net, i):
     posterior = net.encode(i["images"]).latent_dist
     outputs = {"mean": posterior.mean, "logvar": posterior.logvar, "images": net.decode(i["z"]).sample}
@@ -188,7 +200,8 @@ def run_clip(net, i):
 def small(out):
     for name, (options, (height, width)) in UNETS.items():
         network = fill(UNet2DConditionModel(**options))
-        save_case(out, name, network, network.to_json_string(), run_unet, unet_inputs(options, height, width, 3, 5))
+        inputs = unet_inputs(options, height, width, 3, 5)
+        save_case(out, name, network, network.to_json_string(), run_unet, inputs, more=middle(network, inputs))
         save_bf16_case(out, name, options, height, width)
 
     network = fill(AutoencoderKL(**SMALL_VAE))

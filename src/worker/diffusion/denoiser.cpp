@@ -12,4 +12,8 @@ torch::Tensor Denoiser::bottleneck(const torch::Tensor&, const torch::Tensor&, c
   throw Error(ErrorCode::kConfig, "bottleneck: expected a network whose middle can be seen, found another");
 }
 
+ImageShape Denoiser::bottleneck_shape() const {
+  throw Error(ErrorCode::kConfig, "bottleneck: expected a network whose middle can be seen, found another");
+}
+
 }  // namespace onestep

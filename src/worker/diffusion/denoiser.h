@@ -26,6 +26,7 @@ class Denoiser {
   virtual torch::Tensor denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) = 0;
   // What leaves the U-Net's middle, [B,C',H',W'] fp32; nothing behind it is computed. Errors: kConfig from networks without.
   virtual torch::Tensor bottleneck(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition);
+  [[nodiscard]] virtual ImageShape bottleneck_shape() const;
   // alpha_t, sigma_t of x_t = alpha_t x_0 + sigma_t epsilon.
   [[nodiscard]] virtual const NoiseSchedule& schedule() const = 0;
   // What the network itself predicts; denoise() has already converted it.

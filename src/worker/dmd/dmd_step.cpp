@@ -52,7 +52,7 @@ torch::Tensor discriminate(const DmdNetworks& networks, const DmdSettings& setti
   const auto x_t = diffuse(schedule, kept.x, draws.noise(RandomStream::kDiscriminatorNoise), t);
   const auto x_t_real = diffuse(schedule, batch.real_image, draws.real_noise(RandomStream::kDiscriminatorNoise), t_real);
   const auto logit = networks.discriminator->logit(x_t, t, kept.condition);
-  const auto logit_real = networks.discriminator->logit(x_t_real, t_real, {batch.real_label, {}});
+  const auto logit_real = networks.discriminator->logit(x_t_real, t_real, {batch.real_label, batch.real_text});
   const auto loss = discriminator_loss(logit, logit_real, draws.num_global_samples(), settings.global_batch);
   sums.loss_discriminator = value(loss);
   sums.discriminator_accuracy = value(((logit < 0).sum() + (logit_real > 0).sum()).to(torch::kFloat64) /

@@ -30,8 +30,9 @@ struct MicroBatch {
   torch::Tensor pair_noise;       // z_ref [P,C,H,W]; undefined when there are no pairs
   torch::Tensor pair_image;       // y_ref [P,C,H,W]
   torch::Tensor pair_label;       // [P] int64
-  // Embeddings for networks conditioned on text, undefined for others: of the fresh samples [num_samples,T,D], of the pairs [P,T,D].
-  torch::Tensor text, pair_text;
+  // Embeddings for networks conditioned on text, undefined for others: of the fresh samples [num_samples,T,D], of the pairs [P,T,D], of the
+  // real images [num_samples,T,D].
+  torch::Tensor text, pair_text, real_text;
   std::int64_t first_pair = 0;    // index of its first pair within the iteration's
   torch::Tensor real_image;       // for the discriminator: [num_samples,C,H,W]; undefined when there is none
   torch::Tensor real_label;       // [num_samples] int64; undefined for networks without classes

@@ -10,12 +10,6 @@ namespace {
 constexpr double kHeadNormEpsilon = 1e-5;
 constexpr std::int64_t kHeadKernel = 4, kHeadStride = 2, kHeadPadding = 1;
 
-std::int64_t bottleneck_channels(const NetworkSpec& network) { return network.model_channels * network.channel_mult.back(); }
-
-std::int64_t bottleneck_side(const NetworkSpec& network) {
-  return network.image_size / network.pixel_unshuffle >> (network.channel_mult.size() - 1);
-}
-
 }  // namespace
 
 DiscriminatorHeadImpl::DiscriminatorHeadImpl(std::int64_t channels, std::int64_t side, std::uint64_t seed) {
@@ -35,10 +29,10 @@ torch::Tensor DiscriminatorHeadImpl::forward(const torch::Tensor& features) {
   return out(h).flatten();
 }
 
-BottleneckDiscriminator::BottleneckDiscriminator(Denoiser& denoiser, const NetworkSpec& network, std::uint64_t seed)
+BottleneckDiscriminator::BottleneckDiscriminator(Denoiser& denoiser, std::uint64_t seed)
     : denoiser_(denoiser),
-      head_(denoiser.module().register_module("discriminator",
-                                              DiscriminatorHead(bottleneck_channels(network), bottleneck_side(network), seed))) {}
+      head_(denoiser.module().register_module(
+          "discriminator", DiscriminatorHead(denoiser.bottleneck_shape().channels, denoiser.bottleneck_shape().height, seed))) {}
 
 torch::Tensor BottleneckDiscriminator::logit(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) {
   return head_(denoiser_.bottleneck(x_t, t, condition));

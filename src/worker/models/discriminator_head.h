@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "common/job_spec.h"
 #include "worker/diffusion/denoiser.h"
 #include "worker/diffusion/discriminator.h"
 #include "worker/models/raw_layers.h"
@@ -31,8 +30,8 @@ TORCH_MODULE(DiscriminatorHead);
 // `denoiser` must outlive it; its weights are loaded before.
 class BottleneckDiscriminator final : public Discriminator {
  public:
-  // `network`: what the denoiser was made of.
-  BottleneckDiscriminator(Denoiser& denoiser, const NetworkSpec& network, std::uint64_t seed);
+  // Errors: kConfig for a denoiser without a bottleneck.
+  BottleneckDiscriminator(Denoiser& denoiser, std::uint64_t seed);
   torch::Tensor logit(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) override;
 
  private:

@@ -85,6 +85,11 @@ torch::Tensor Preconditioner::denoise(const torch::Tensor& x_t, const torch::Ten
   return torch::addcmul(per_sample(c_skip) * x_t, per_sample(c_out), F_x);
 }
 
+ImageShape Preconditioner::bottleneck_shape() const {
+  const std::int64_t side = spec_.image_size / spec_.pixel_unshuffle >> (spec_.channel_mult.size() - 1);
+  return {spec_.model_channels * spec_.channel_mult.back(), side, side};
+}
+
 torch::Tensor Preconditioner::bottleneck(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) {
   const auto [c_skip, c_out, c_in, c_noise] = coefficients(t);
   const auto input = (per_sample(c_in) * x_t).to(any_weight_.scalar_type());

@@ -17,6 +17,7 @@ class Preconditioner : public torch::nn::Module, public Denoiser {
   // whatever the weights are.
   torch::Tensor denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) override;
   torch::Tensor bottleneck(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) override;
+  [[nodiscard]] ImageShape bottleneck_shape() const override;
   [[nodiscard]] const NoiseSchedule& schedule() const override { return schedule_; }
   [[nodiscard]] Prediction prediction() const override { return Prediction::kX0; }
   [[nodiscard]] ImageShape image_shape() const override {

@@ -61,18 +61,35 @@ ImageShape SdDenoiser::image_shape() const {
   return {config.in_channels, config.sample_size, config.sample_size};
 }
 
-torch::Tensor SdDenoiser::denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) {
-  const torch::Tensor& text = condition.text;
+void SdDenoiser::check_text(const torch::Tensor& x_t, const torch::Tensor& text) const {
   const std::int64_t width = unet_->config().cross_attention_dim;
   if (!text.defined() || text.dim() != 3 || text.size(0) != x_t.size(0) || text.size(2) != width) {
     throw Error(ErrorCode::kMismatch, "stable diffusion: text: expected [" + std::to_string(x_t.size(0)) + ", T, " +
                                           std::to_string(width) + "], found " +
                                           (text.defined() ? c10::str(text.sizes()) : std::string("nothing")));
   }
+}
+
+torch::Tensor SdDenoiser::denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) {
+  check_text(x_t, condition.text);
   const auto dtype = unet_->parameters().front().scalar_type();
-  const auto raw = unet_(x_t.to(dtype), t, text.to(dtype)).to(torch::kFloat32);
+  const auto raw = unet_(x_t.to(dtype), t, condition.text.to(dtype)).to(torch::kFloat32);
   const auto alpha_bar = schedule_.alpha_bar().index_select(0, t.to(torch::kCPU, torch::kInt64)).to(x_t.device());
   return x0_from_prediction(config_.prediction, raw, x_t, alpha_bar.sqrt(), (1 - alpha_bar).sqrt());
+}
+
+torch::Tensor SdDenoiser::bottleneck(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) {
+  check_text(x_t, condition.text);
+  const auto dtype = unet_->parameters().front().scalar_type();
+  return unet_->bottleneck(x_t.to(dtype), t, condition.text.to(dtype)).to(torch::kFloat32);
+}
+
+// Each level but the first begins with a convolution of stride 2, which rounds up.
+ImageShape SdDenoiser::bottleneck_shape() const {
+  const SdUnetConfig& config = unet_->config();
+  std::int64_t side = config.sample_size;
+  for (std::size_t level = 1; level < config.block_out_channels.size(); ++level) side = (side + 1) / 2;
+  return {config.block_out_channels.back(), side, side};
 }
 
 torch::Tensor SdDenoiser::one_step(const torch::Tensor& noise, const Condition& condition) {

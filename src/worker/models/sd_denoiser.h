@@ -31,6 +31,8 @@ class SdDenoiser final : public Denoiser {
   // x_t [B,4,H,W] latents, t [B] step indices in [0, num_train_timesteps), condition.text [B,T,cross_attention_dim] -> x0 [B,4,H,W].
   // The conversion is fp64: at the last step it multiplies the network's error by 14.6. Errors: kMismatch for absent or misshapen text.
   torch::Tensor denoise(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) override;
+  torch::Tensor bottleneck(const torch::Tensor& x_t, const torch::Tensor& t, const Condition& condition) override;
+  [[nodiscard]] ImageShape bottleneck_shape() const override;
   // A distilled student's sample: x0 from unit noise taken as x_t at the last step.
   torch::Tensor one_step(const torch::Tensor& noise, const Condition& condition);
   [[nodiscard]] const NoiseSchedule& schedule() const override { return schedule_; }
@@ -45,6 +47,8 @@ class SdDenoiser final : public Denoiser {
   [[nodiscard]] const SdScheduleConfig& config() const { return config_; }
 
  private:
+  void check_text(const torch::Tensor& x_t, const torch::Tensor& text) const;
+
   SdScheduleConfig config_;
   DiscreteSchedule schedule_;
   SdUnet unet_;

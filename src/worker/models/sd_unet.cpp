@@ -58,12 +58,22 @@ void SdUnetImpl::recompute_in_backward(bool on) {
   }
 }
 
+torch::Tensor SdUnetImpl::encode(const torch::Tensor& x, const SdSignals& signals, std::vector<torch::Tensor>& skips) {
+  auto h = conv_in(x.contiguous(torch::MemoryFormat::ChannelsLast));
+  skips.push_back(h);
+  for (auto& block : down_blocks_) h = block(h, signals, skips);
+  return mid_block(h, signals);
+}
+
+torch::Tensor SdUnetImpl::bottleneck(const torch::Tensor& x, const torch::Tensor& t, const torch::Tensor& text) {
+  std::vector<torch::Tensor> skips;
+  return encode(x, {embed_time(t), text}, skips);
+}
+
 torch::Tensor SdUnetImpl::forward(const torch::Tensor& x, const torch::Tensor& t, const torch::Tensor& text) {
   const SdSignals signals{embed_time(t), text};
-  auto h = conv_in(x.contiguous(torch::MemoryFormat::ChannelsLast));
-  std::vector<torch::Tensor> skips = {h};
-  for (auto& block : down_blocks_) h = block(h, signals, skips);
-  h = mid_block(h, signals);
+  std::vector<torch::Tensor> skips;
+  auto h = encode(x, signals, skips);
   for (auto& block : up_blocks_) h = block(h, signals, skips);
   return conv_out(conv_norm_out->forward_silu(h));
 }

@@ -16,6 +16,7 @@
 #include "worker/run/images_fit.h"
 #include "worker/run/job_text.h"
 #include "worker/run/jobs.h"
+#include "worker/run/latents_fit.h"
 #include "worker/run/leaf_figures.h"
 #include "worker/run/memory_plan.h"
 #include "worker/run/model_folder.h"
@@ -42,7 +43,7 @@ class Distillation final : public Training {
         guided_(*teacher_.denoiser, spec.dmd.guidance_scale,
                 sources.prompts != nullptr ? sources.prompts->null_text() : torch::Tensor()),
         discriminator_(sources.real_images != nullptr
-                           ? std::make_unique<BottleneckDiscriminator>(*fake_.denoiser, fake_.network, context.spec.seed)
+                           ? std::make_unique<BottleneckDiscriminator>(*fake_.denoiser, context.spec.seed)
                            : nullptr),
         placement_(placement_of(context)),
         real_flat_(teacher_.denoiser->module(), 1, false, placement_),
@@ -235,7 +236,7 @@ class Distillation final : public Training {
     settings.regression_joins_dm = spec_.dmd.regression_joins_dm;
     settings.lambda_gan = spec_.dmd.gan.lambda_generator;
     settings.lambda_discriminator = spec_.dmd.gan.lambda_discriminator;
-    settings.gan = {spec_.dmd.gan.sigma_lo, spec_.dmd.gan.sigma_hi};
+    settings.gan = parametrisation_.gan;
     if (const auto stage = stage_index(spec_.dmd.schedule, iteration - dmd_start())) {
       settings.lambda_reg = spec_.dmd.schedule[*stage].lambda_reg;
       settings.score = stage_score_range(spec_, *stage, *teacher_.denoiser);
@@ -308,6 +309,21 @@ void check_prompts(const PairSet& pairs, const std::string& where, const PromptE
                                         shown(found));
 }
 
+// What the discriminator sees; `config` names it by content.
+std::optional<LabelledImages> read_real_images(const DistillSpec::Gan& gan, const LoadedModel& teacher, const JobText& text, nlohmann::json& config) {
+  if (!gan.is_on()) return std::nullopt;
+  if (text.prompts) {
+    const LatentDataset latents = read_latents(gan.latents + "/" + kLatentFileName);
+    check_latents_fit(latents, gan.latents, {teacher.denoiser->image_shape(), autoencoder_sha256(text.parts.vae), teacher.path, text.prompts.get()});
+    config["dmd"]["gan"]["latents"] = latents.digest();
+    return LabelledImages{latents.latents, latents.labels};
+  }
+  const ImageDataset images(gan.dataset);
+  check_images_fit(teacher.network, images, gan.dataset.path);
+  config["dmd"]["gan"]["dataset"]["path"] = images.digest();
+  return LabelledImages{images.images(), images.labels()};
+}
+
 }  // namespace
 
 JobResult run_distill(const RunContext& context) {
@@ -317,29 +333,25 @@ JobResult run_distill(const RunContext& context) {
   if (!context.device_name.empty() && teacher.sd) {
     throw Error(ErrorCode::kConfig, "device: expected cpu for the text-to-image network of " + spec.teacher + ", found cuda");
   }
-  const auto prompts = load_job_text(teacher, spec.prompts, /*verify=*/context.communicator.rank() == 0).prompts;
+  const JobText text = load_job_text(teacher, spec.prompts, /*verify=*/context.communicator.rank() == 0);
+  const PromptEmbeddings* prompts = text.prompts.get();
   nlohmann::json config = bit_relevant_config(context.spec);
   config["teacher"] = teacher_digest;
   std::optional<PairSet> pairs;
   if (!spec.pairs.empty()) {
     pairs.emplace(spec.pairs, teacher_digest);
-    check_prompts(*pairs, spec.pairs, prompts.get());
+    check_prompts(*pairs, spec.pairs, prompts);
     pairs->verify(context.communicator.rank(), context.communicator.size());
     config["pairs"] = pairs->digest();
   }
-  std::optional<ImageDataset> real_images;
-  if (spec.dmd.gan.is_on()) {
-    real_images.emplace(spec.dmd.gan.dataset);
-    check_images_fit(teacher.network, *real_images, spec.dmd.gan.dataset.path);
-    config["dmd"]["gan"]["dataset"]["path"] = real_images->digest();
-  }
+  const std::optional<LabelledImages> real_images = read_real_images(spec.dmd.gan, teacher, text, config);
   if (prompts) config["prompts"] = prompts->info().digest();
   config.erase("like");
 
   DistillDistances distances(spec, context.spec.activation_checkpointing, context.device_name.empty() ? torch::kCPU : torch::kCUDA);
   distances.name_by_content(config);
 
-  const DistillSources sources{pairs ? &*pairs : nullptr, prompts.get(), real_images ? &*real_images : nullptr};
+  const DistillSources sources{pairs ? &*pairs : nullptr, prompts, real_images ? &*real_images : nullptr};
   Distillation training(context, spec, std::move(teacher), sources, std::move(distances));
   const TrainingOutcome outcome = train(context, config, training);
   const torch::Tensor average = training.average();

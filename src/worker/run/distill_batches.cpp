@@ -1,6 +1,5 @@
 #include "worker/run/distill_batches.h"
 
-#include "worker/data/ordered_images.h"
 #include "worker/tensors/keyed_random.h"
 
 namespace onestep {
@@ -65,6 +64,7 @@ void DistillBatches::add_real_images(std::int64_t position, std::vector<MicroBat
                                            position + batch.first_sample, batch.num_samples);
     batch.real_image = images;
     batch.real_label = labels;
+    if (sources_.prompts != nullptr) batch.real_text = sources_.prompts->text(labels);
   }
 }
 

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "worker/data/image_dataset.h"
+#include "worker/data/ordered_images.h"
 #include "worker/data/pair_reader.h"
 #include "worker/data/prompt_embeddings.h"
 #include "worker/dmd/dmd_step.h"
@@ -19,7 +19,7 @@ namespace onestep {
 struct DistillSources {
   const PairSet* pairs = nullptr;
   const PromptEmbeddings* prompts = nullptr;   // of networks with text
-  const ImageDataset* real_images = nullptr;   // for a discriminator
+  const LabelledImages* real_images = nullptr;  // for a discriminator; of networks with text: latents, labels number the prompts
 };
 
 // What one iteration wants, over all M micro-batches.

@@ -97,7 +97,7 @@ struct Networks {
 
   void add(const PlannedNetwork& network, const JobSpec& job, bool trainable, bool with_discriminator = false) {
     denoisers.push_back(network.make());
-    if (with_discriminator) discriminator = std::make_unique<BottleneckDiscriminator>(*denoisers.back(), network.network, 0);
+    if (with_discriminator) discriminator = std::make_unique<BottleneckDiscriminator>(*denoisers.back(), 0);
     if (trainable && job.activation_checkpointing) denoisers.back()->recompute_in_backward(true);
     flats.push_back(std::make_unique<FlatParameters>(denoisers.back()->module(), trainable ? job.micro_batches : 1, trainable));
   }
@@ -138,6 +138,7 @@ void distill_step(Networks& networks, const PlannedNetwork& network, const Dista
   if (networks.discriminator && rows > 0) {
     batch.real_image = some_images(generator, rows);
     batch.real_label = torch::zeros({rows}, torch::kInt64);
+    batch.real_text = network.text(rows);
   }
   DmdSettings settings;
   const Parametrisation parametrisation = parametrisation_of(spec, generator);
@@ -146,6 +147,7 @@ void distill_step(Networks& networks, const PlannedNetwork& network, const Dista
   settings.global_pairs = pairs;
   settings.score = parametrisation.score;
   settings.fake = parametrisation.fake;
+  settings.gan = parametrisation.gan;
   settings.regression_joins_dm = spec.dmd.regression_joins_dm;
   GuidedDenoiser guided(*networks.denoisers[1], spec.dmd.guidance_scale, network.text(1));
   NoUpdate update_generator(*networks.flats[0]), update_fake(*networks.flats[2]);

@@ -13,7 +13,7 @@ Parametrisation parametrisation_of(const DistillSpec& spec, const Denoiser& deno
   const auto* discrete = dynamic_cast<const DiscreteSchedule*>(&denoiser.schedule());
   if (discrete == nullptr) {
     const NoiseRange range{spec.dmd.sigma_lo, spec.dmd.sigma_hi};
-    return {timesteps.empty() ? std::vector<double>{spec.generator_sigma} : timesteps, range, range};
+    return {timesteps.empty() ? std::vector<double>{spec.generator_sigma} : timesteps, range, range, {spec.dmd.gan.sigma_lo, spec.dmd.gan.sigma_hi}};
   }
   const std::int64_t steps = discrete->alpha_bar().size(0), last = steps - 1;
   const auto level = [&](double share) {
@@ -24,7 +24,10 @@ Parametrisation parametrisation_of(const DistillSpec& spec, const Denoiser& deno
     throw Error(ErrorCode::kConfig, "student_timesteps: expected steps from the network's last, " + std::to_string(last) +
                                         ", down to 0 at the lowest, found " + nlohmann::json(timesteps).dump());
   }
-  return {timesteps.empty() ? std::vector<double>{static_cast<double>(last)} : timesteps, {level(spec.dmd.t_lo), level(spec.dmd.t_hi)}, {level(0), level(1)}};
+  return {timesteps.empty() ? std::vector<double>{static_cast<double>(last)} : timesteps,
+          {level(spec.dmd.t_lo), level(spec.dmd.t_hi)},
+          {level(0), level(1)},
+          {level(spec.dmd.gan.t_lo), level(spec.dmd.gan.t_hi)}};
 }
 
 std::int64_t num_generator_turns(const DistillSpec& spec, std::int64_t iterations) {

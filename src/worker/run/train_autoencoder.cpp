@@ -48,7 +48,7 @@ class AutoencoderTraining final : public OneNetworkTraining {
 
  private:
   std::vector<torch::Tensor> micro_batch_losses(std::int64_t iteration, std::int64_t first, std::int64_t rows) override {
-    const auto x = ordered_images(dataset_, context().spec.seed, RandomStream::kOrder, iteration * spec_.batch + first, rows).images;
+    const auto x = ordered_images({dataset_.images(), dataset_.labels()}, context().spec.seed, RandomStream::kOrder, iteration * spec_.batch + first, rows).images;
     const LatentPosterior q = vae_->encode(x);
     const DrawKey key{context().spec.seed, RandomStream::kPosteriorNoise, static_cast<std::uint32_t>(iteration)};
     const auto difference = vae_->decode(q.sample(keyed_normal(key, first, rows, q.mean.sizes().slice(1)))) - x;

@@ -41,7 +41,7 @@ class TeacherTraining final : public OneNetworkTraining {
   // EDM's loss: ln sigma ~ N(P_mean, P_std^2), weight 1/sigma^2 + 1/sigma_data^2, mean over B, C, H, W.
   std::vector<torch::Tensor> micro_batch_losses(std::int64_t iteration, std::int64_t first, std::int64_t rows) override {
     const auto [x, labels] =
-        ordered_images(dataset_, context().spec.seed, RandomStream::kOrder, iteration * spec_.batch + first, rows);
+        ordered_images({dataset_.images(), dataset_.labels()}, context().spec.seed, RandomStream::kOrder, iteration * spec_.batch + first, rows);
     const Condition condition{labels, {}};
     const auto step = static_cast<std::uint32_t>(iteration);
     const auto ln_sigma = keyed_normal({context().spec.seed, RandomStream::kTrainSigma, step}, first, rows, {1});

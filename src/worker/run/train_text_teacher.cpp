@@ -12,6 +12,7 @@
 #include "worker/dmd/losses.h"
 #include "worker/run/diffusers_export.h"
 #include "worker/run/jobs.h"
+#include "worker/run/latents_fit.h"
 #include "worker/run/one_network_training.h"
 #include "worker/run/sd_network.h"
 #include "worker/tensors/keyed_random.h"
@@ -75,18 +76,14 @@ class TextTeacherTraining final : public OneNetworkTraining {
   std::unique_ptr<SdDenoiser> denoiser_;
 };
 
-void check_latents_fit(const TrainTextTeacherSpec& spec, const SdNetwork& network, const SdPipeline& parts, const LatentDataset& latents,
+void check_sources_fit(const TrainTextTeacherSpec& spec, const SdNetwork& network, const SdPipeline& parts, const LatentDataset& latents,
                        const PromptEmbeddings& prompts) {
-  const auto expect = [](const std::string& what, const std::string& expected, const std::string& found) {
-    if (expected != found) throw Error(ErrorCode::kMismatch, what + ": expected " + expected + ", found " + found);
-  };
-  expect(spec.latents + ": autoencoder_sha256 (that of " + spec.base + ")", autoencoder_sha256(parts.vae), latents.autoencoder_sha256);
-  expect(prompts.path() + ": text_encoder_sha256 (that of " + spec.base + ")", text_encoder_sha256(parts),
-         prompts.info().text_encoder_sha256);
-  expect(spec.latents + ": shape of a latent", c10::str(at::IntArrayRef({network.unet.in_channels, network.unet.sample_size, network.unet.sample_size})),
-         c10::str(latents.latents.sizes().slice(1)));
-  expect(prompts.path() + ": prompts (one for each class of " + spec.latents + ")", std::to_string(latents.num_classes),
-         std::to_string(prompts.size()));
+  if (const std::string encoder = text_encoder_sha256(parts), found = prompts.info().text_encoder_sha256; encoder != found) {
+    throw Error(ErrorCode::kMismatch, prompts.path() + ": text_encoder_sha256 (that of " + spec.base + "): expected " + encoder +
+                                          ", found " + found);
+  }
+  const ImageShape shape{network.unet.in_channels, network.unet.sample_size, network.unet.sample_size};
+  check_latents_fit(latents, spec.latents, {shape, autoencoder_sha256(parts.vae), spec.base, &prompts});
 }
 
 }  // namespace
@@ -97,7 +94,7 @@ JobResult run_train_text_teacher(const RunContext& context) {
   SdPipeline parts = load_other_parts(network);
   const LatentDataset latents = read_latents(spec.latents + "/" + kLatentFileName);
   const PromptEmbeddings prompts(spec.prompts);
-  check_latents_fit(spec, network, parts, latents, prompts);
+  check_sources_fit(spec, network, parts, latents, prompts);
   if (context.communicator.rank() == 0) prompts.verify();
   nlohmann::json config = bit_relevant_config(context.spec);
   config["base"] = {{"unet", to_diffusers_json(network.unet)}, {"scheduler", to_diffusers_json(network.schedule)},

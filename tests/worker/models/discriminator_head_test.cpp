@@ -79,7 +79,7 @@ TEST_P(Bottleneck, IsWhatLeavesTheMiddle) {
 TEST_P(Bottleneck, TheHeadIsTheLastOfTheFlatBuffer) {
   const NetworkSpec network = small_network(GetParam());
   const auto plain = make_denoiser(network, 1), judged = make_denoiser(network, 1);
-  BottleneckDiscriminator discriminator(*judged, network, 1);
+  BottleneckDiscriminator discriminator(*judged, 1);
   const FlatParameters plain_flat(plain->module(), 2, true), flat(judged->module(), 2, true);
   ASSERT_GT(flat.views().size(), plain_flat.views().size());
   for (std::size_t i = 0; i < flat.views().size(); ++i) {

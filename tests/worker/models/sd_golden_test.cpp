@@ -9,6 +9,7 @@
 #include "support/parity.h"
 #include "worker/models/autoencoder_kl.h"
 #include "worker/models/clip_text.h"
+#include "worker/models/sd_denoiser.h"
 #include "worker/models/sd_unet.h"
 #include "worker/models/tiny_autoencoder.h"
 
@@ -184,6 +185,27 @@ TEST_P(SdUnetGolden, Bfloat16IsAsNearAsPyTorchs) {
                         ", text 3 x 5, bf16; the bound is 1.5 times how far PyTorch's own is from fp32"});
   parity.forward(relative_error(outputs.at("bf16"), outputs.at("fp32")), 1.5 * reference.at("forward").at("raw").get<double>());
   parity.backward(std::sqrt(difference / norm), 1.5 * reference.at("backward").at("network").get<double>(), "all gradients");
+}
+
+// Where a discriminator looks.
+TEST_P(SdUnetGolden, ItsMiddleIsDiffusers) {
+  const auto golden = golden_file(GetParam().name);
+  const SdUnetConfig config = sd_unet_config_from_json(config_of(golden), golden.path());
+  SdDenoiser denoiser(config, {});
+  fill_golden(denoiser.module());
+  const auto inputs = leaves({{"x", golden_draw("input.x", {3, 4, GetParam().height, GetParam().width})},
+                              {"text", golden_draw("input.text", {3, 5, config.cross_attention_dim})}},
+                             torch::kFloat32);
+  const auto middle = denoiser.bottleneck(inputs.at("x"), torch::tensor({999, 0, 421}), {{}, inputs.at("text")});
+  differentiate({{"mid", middle}});
+  EXPECT_EQ(middle.size(1), denoiser.bottleneck_shape().channels);
+  if (GetParam().height == config.sample_size) {
+    EXPECT_EQ(middle.size(2), denoiser.bottleneck_shape().height);
+  }
+  EXPECT_LE(relative_error(middle, golden_tensor(golden, "middle.output")), kForward);
+  for (const char* name : {"x", "text"}) {
+    EXPECT_LE(relative_error(inputs.at(name).grad(), golden_tensor(golden, std::string("middle.grad.") + name)), kGradient) << name;
+  }
 }
 
 TEST_P(SdUnetGolden, EqualInputsGiveEqualBits) {

@@ -112,7 +112,7 @@ class Dmd2Run : public Dmd2Steps {
   [[nodiscard]] Trained train(bool recompute) const {
     const auto generator = make_denoiser(network_, 0), real = make_denoiser(network_, 0), fake = make_denoiser(network_, 0);
     std::unique_ptr<BottleneckDiscriminator> discriminator;
-    if (job_.at("gan")) discriminator = std::make_unique<BottleneckDiscriminator>(*fake, network_, 0);
+    if (job_.at("gan")) discriminator = std::make_unique<BottleneckDiscriminator>(*fake, 0);
     fill_keyed(generator->module(), kGeneratorWeights);
     fill_keyed(real->module(), kRealWeights);
     fill_keyed(fake->module(), kFakeWeights);

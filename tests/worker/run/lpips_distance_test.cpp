@@ -73,7 +73,8 @@ TEST(LoadDistance, LatentsAreComparedAsTheImagesTheyDecodeTo) {
 }
 
 TEST(LoadDistance, L2NeedsNoFile) {
-  const LoadedDistance loaded = load_distance({}, false);
+  const DistillSpec l2;
+  const LoadedDistance loaded = load_distance(l2, false);
   EXPECT_EQ(loaded.sha256, "");
   EXPECT_EQ((*loaded.distance)(torch::ones({1, 1, 2, 2}), torch::zeros({1, 1, 2, 2})).item<float>(), 1);
 }
