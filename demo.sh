@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# The whole product once: real digits in, a one-step generator out, through the service.
+# The whole product once: real images in, a one-step generator out, through the service.
 #
-#   ./demo.sh [--out DIR]          (default: demo-out)
+#   ./demo.sh [digits] [--out DIR]    handwritten digits by class: configs/digits/pipeline.json (default: demo-out)
+#   ./demo.sh text [--out DIR]        emoji by their names, for diffusers: configs/sd15/tiny.json (default: demo-out-text)
 #
-# Sets up and builds what is missing, starts a coordinator, submits configs/digits/pipeline.json, follows it and
-# leaves DIR/report.json and DIR/grid.png. On a finished DIR it shows the result; on one that was stopped half-way
-# it goes on where that stopped.
+# Sets up and builds what is missing, starts a coordinator, submits the pipeline, follows it and leaves DIR/report.json
+# and DIR/grid.png; text also DIR/captions.png. On a finished DIR it shows the result; on one that was stopped half-way it
+# goes on where that stopped.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 onestep=$root/build/bin/onestep
-out=demo-out
+pipeline_file=$root/configs/digits/pipeline.json
+out=
+default_out=demo-out
 ready_limit_s=60
 
 fail() {
@@ -18,16 +21,20 @@ fail() {
   exit 1
 }
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
+what=digits
 while [ $# -gt 0 ]; do
   case $1 in
-    --out) [ $# -ge 2 ] || { usage >&2; exit 2; }; out=$2; shift 2 ;;
-    --out=*) out=${1#--out=}; shift ;;
+    digits) shift ;;
+    text) what=text pipeline_file=$root/configs/sd15/tiny.json default_out=demo-out-text; shift ;;
+    --out) [ $# -ge 2 ] || { usage >&2; exit 2; }; default_out=; out=$2; shift 2 ;;
+    --out=*) default_out=; out=${1#--out=}; shift ;;
     -h | --help) usage; exit 0 ;;
     *) printf 'demo: unknown argument %s\n' "$1" >&2; usage >&2; exit 2 ;;
   esac
 done
+out=${out:-$default_out}
 [ -n "$out" ] || fail "--out: expected a folder, found nothing"
 
 # The address and process of a coordinator that an earlier demo left running on this folder, or nothing.
@@ -83,13 +90,22 @@ start_coordinator() {
 
 show_result() {
   "$onestep" report --out "$out"
+  show_captions
   exit 0
+}
+
+# The captioned picture of text to image.
+show_captions() {
+  [ "$what" = text ] || return 0
+  [ -f "$out/captions.png" ] || "$("$root/tools/setup_emoji.sh" | tail -n 1)" "$root/tools/emoji_grid.py" "$out/data/jobs" "$root/build/data/emoji" "$out/captions.png" >/dev/null
+  echo "$(cd "$out" && pwd)/captions.png"
 }
 
 # Finished: nothing to set up, start or compute.
 if [ -f "$out/report.json" ] && [ -f "$out/grid.png" ] && [ -x "$onestep" ]; then show_result; fi
 
 "$root/tools/setup.sh" --programs || fail "the set-up failed; nothing was started"
+if [ "$what" = text ]; then "$root/tools/setup_emoji.sh" >/dev/null || fail "the emoji were not drawn; nothing was started"; fi
 if [ -f "$out/report.json" ] && [ -f "$out/grid.png" ]; then show_result; fi
 
 mkdir -p "$out"
@@ -117,7 +133,7 @@ if [ -n "$pipeline" ]; then
   echo "demo: going on with $pipeline"
   watch "$onestep" follow "$pipeline" --resume || status=$?
 else
-  watch "$onestep" submit "$root/configs/digits/pipeline.json" --follow || status=$?
+  watch "$onestep" submit "$pipeline_file" --follow || status=$?
   pipeline=$("$onestep" jobs --json | grep -o '"pipeline":"[^"]*"' | head -n 1 | cut -d'"' -f4 || true)
 fi
 if [ "$status" -ne 0 ]; then
@@ -126,3 +142,4 @@ if [ "$status" -ne 0 ]; then
 fi
 echo
 "$onestep" report "$pipeline" --out "$out"
+show_captions

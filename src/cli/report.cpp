@@ -36,6 +36,26 @@ const json& result_of(const std::map<std::string, json>& jobs, const std::string
   return job["result"][figure];
 }
 
+// "heun18": what the teacher was judged with.
+std::string sampler_of(const json& evaluation, const std::string& name) {
+  const json::json_pointer kind("/spec/sampler/kind"), steps("/spec/sampler/steps");
+  if (!evaluation.contains(kind) || !evaluation.contains(steps)) {
+    throw Error(ErrorCode::kNotFound, "job '" + name + "': its spec has no sampler");
+  }
+  return evaluation.at(kind).get<std::string>() + std::to_string(evaluation.at(steps).get<std::int64_t>());
+}
+
+// Of the keys under /frechet: that of the teacher in many steps, "teacher_heun18".
+std::string teacher_key(const ordered_json& report, const std::string& where) {
+  const ordered_json::json_pointer path("/frechet");
+  if (report.contains(path)) {
+    for (const auto& item : report.at(path).items()) {
+      if (item.key().starts_with("teacher_") && item.key() != "teacher_one_step") return item.key();
+    }
+  }
+  throw Error(ErrorCode::kCorrupt, where + ": /frechet: expected a figure of the teacher, found none");
+}
+
 // From the first job's start to the last one's end, pauses included.
 double total_seconds(const std::map<std::string, json>& jobs) {
   double first = 0.0, last = 0.0;
@@ -68,16 +88,18 @@ ordered_json make_report(const std::map<std::string, json>& jobs) {
                        {"generate_pairs", figure_of("pairs", "seconds")},
                        {"distill", figure_of("distill", "seconds")},
                        {"total", total_seconds(jobs)}};
-  report["frechet"] = {{"real_split_half", figure_of("evaluate_real", "frechet")},
-                       {"teacher_heun18", figure_of("evaluate_teacher", "frechet")},
-                       {"teacher_one_step", figure_of("evaluate_teacher_one_step", "frechet")},
-                       {"regression_only", figure_of("evaluate_regression_only", "frechet")},
-                       {"one_step", figure_of("evaluate_one_step", "frechet")}};
-  report["class_accuracy"] = {{"teacher_heun18", figure_of("evaluate_teacher", "class_accuracy")},
+  const std::string sampler = sampler_of(job_named(jobs, "evaluate_teacher"), "evaluate_teacher");
+  report["frechet"]["real_split_half"] = figure_of("evaluate_real", "frechet");
+  report["frechet"]["teacher_" + sampler] = figure_of("evaluate_teacher", "frechet");
+  report["frechet"]["teacher_one_step"] = figure_of("evaluate_teacher_one_step", "frechet");
+  // A pipeline need not have this one.
+  if (jobs.contains("evaluate_regression_only")) report["frechet"]["regression_only"] = figure_of("evaluate_regression_only", "frechet");
+  report["frechet"]["one_step"] = figure_of("evaluate_one_step", "frechet");
+  report["class_accuracy"] = {{"teacher_" + sampler, figure_of("evaluate_teacher", "class_accuracy")},
                               {"one_step", figure_of("evaluate_one_step", "class_accuracy")}};
   report["images_per_second"] = {{"distill", figure_of("distill", "images_per_second")},
                                  {"sample_one_step", figure_of("evaluate_one_step", "images_per_second")},
-                                 {"sample_heun18", figure_of("evaluate_teacher", "images_per_second")}};
+                                 {"sample_" + sampler, figure_of("evaluate_teacher", "images_per_second")}};
   report["generator_sha256"] = figure_of("distill", "generator_sha256");
   return report;
 }
@@ -92,15 +114,19 @@ std::string report_table(const ordered_json& report, const std::string& where) {
   const auto time = [&](const std::string& key) {
     return clock_time(figure(report, "/seconds/" + key, where).get<double>());
   };
-  const std::vector<std::vector<std::string>> quality = {
+  const std::string teacher = teacher_key(report, where), sampler = teacher.substr(teacher.find('_') + 1);
+  const std::string steps = sampler.substr(std::min(sampler.find_first_of("0123456789"), sampler.size()));
+  std::vector<std::vector<std::string>> quality = {
       {"", "Fréchet distance", "class accuracy", "images/s"},
-      {"real digits, two halves", number("/frechet/real_split_half", 3), "", ""},
-      {"teacher, 18 steps", number("/frechet/teacher_heun18", 3), number("/class_accuracy/teacher_heun18", 3),
-       rate("/images_per_second/sample_heun18")},
-      {"teacher, one step", number("/frechet/teacher_one_step", 3), "", ""},
-      {"regression alone, one step", number("/frechet/regression_only", 3), "", ""},
-      {"distilled, one step", number("/frechet/one_step", 3), number("/class_accuracy/one_step", 3),
-       rate("/images_per_second/sample_one_step")}};
+      {"real images, two halves", number("/frechet/real_split_half", 3), "", ""},
+      {"teacher, " + steps + " steps", number("/frechet/" + teacher, 3), number("/class_accuracy/" + teacher, 3),
+       rate("/images_per_second/sample_" + sampler)},
+      {"teacher, one step", number("/frechet/teacher_one_step", 3), "", ""}};
+  if (report.contains(ordered_json::json_pointer("/frechet/regression_only"))) {
+    quality.push_back({"regression alone, one step", number("/frechet/regression_only", 3), "", ""});
+  }
+  quality.push_back({"distilled, one step", number("/frechet/one_step", 3), number("/class_accuracy/one_step", 3),
+                     rate("/images_per_second/sample_one_step")});
   const std::vector<std::vector<std::string>> times = {
       {"detector", "teacher", "pairs", "distillation", "in all"},
       {time("train_detector"), time("train_teacher"), time("generate_pairs"), time("distill"), time("total")}};

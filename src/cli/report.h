@@ -1,4 +1,5 @@
-// The figures of a finished digits pipeline: report.json, grid.png and the table on the screen.
+// The figures of a finished pipeline with the jobs of configs/digits or configs/sd15/tiny.json: report.json, grid.png and the table on the
+// screen.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -11,7 +12,7 @@
 namespace onestep {
 
 // `jobs`: GET /jobs/{id} of each job of the pipeline, by name. Errors: kNotFound naming the job and the figure that is
-// missing, kConflict for a job that has not succeeded.
+// missing, kConflict for a job that has not succeeded. Regression alone is left out where the pipeline has no such job.
 nlohmann::ordered_json make_report(const std::map<std::string, nlohmann::json>& jobs);
 
 // The table for a person. Errors: kCorrupt when `report` lacks a figure; `where` names the file.

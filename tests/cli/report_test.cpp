@@ -11,6 +11,7 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 json job(double started, double ended, json result) {
   return {{"state", "succeeded"}, {"attempts", {{{"number", 1}, {"started", started}, {"ended", ended}}}}, {"result", result}};
@@ -20,7 +21,8 @@ std::map<std::string, json> finished_jobs() {
   const auto evaluation = [](double started, double frechet) {
     return job(started, started + 5, {{"frechet", frechet}, {"class_accuracy", 0.95}, {"images_per_second", 3000.0}, {"seconds", 5}});
   };
-  return {{"detector", job(100, 110, {{"seconds", 10.0}})},
+  std::map<std::string, json> jobs = {
+          {"detector", job(100, 110, {{"seconds", 10.0}})},
           {"teacher", job(110, 300, {{"seconds", 190.0}})},
           {"pairs", job(300, 310, {{"seconds", 9.0}})},
           {"distill", job(310, 400, {{"seconds", 89.0}, {"images_per_second", 900.0}, {"ranks", 2}, {"generator_sha256", "abcd"}})},
@@ -29,6 +31,8 @@ std::map<std::string, json> finished_jobs() {
           {"evaluate_teacher_one_step", evaluation(410, 282.0)},
           {"evaluate_regression_only", evaluation(415, 6.3)},
           {"evaluate_one_step", evaluation(420, 2.1)}};
+  jobs["evaluate_teacher"]["spec"]["sampler"] = {{"kind", "heun"}, {"steps", 18}};
+  return jobs;
 }
 
 TEST(Report, HasExactlyTheAgreedKeys) {
@@ -61,6 +65,21 @@ TEST(Report, NamesTheJobAndTheFigureThatAreMissing) {
   error = error_of([&] { make_report(jobs); });
   ASSERT_TRUE(error);
   EXPECT_EQ(error->code, ErrorCode::kConflict);
+}
+
+TEST(Report, NamesTheTeachersSamplerAndLeavesOutRegressionWhereThereIsNone) {
+  auto jobs = finished_jobs();
+  jobs.erase("evaluate_regression_only");
+  jobs["evaluate_teacher"]["spec"]["sampler"] = {{"kind", "pndm"}, {"steps", 25}};
+  const nlohmann::ordered_json report = make_report(jobs);
+  EXPECT_EQ(report.at("frechet").dump(), R"({"real_split_half":1.99,"teacher_pndm25":1.0,"teacher_one_step":282.0,"one_step":2.1})");
+  const std::string text = report_table(report, "report.json");
+  EXPECT_THAT(text, HasSubstr("teacher, 25 steps"));
+  EXPECT_THAT(text, Not(HasSubstr("regression")));
+  jobs["evaluate_teacher"].erase("spec");
+  const auto error = error_of([&] { make_report(jobs); });
+  ASSERT_TRUE(error);
+  EXPECT_THAT(error->message, HasSubstr("evaluate_teacher"));
 }
 
 TEST(Report, TheTableShowsTheSameFigures) {

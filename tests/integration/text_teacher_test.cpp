@@ -22,16 +22,16 @@ using ::testing::HasSubstr;
 using nlohmann::json;
 
 constexpr std::int64_t kClasses = 3;
+const std::string kOptions = ONESTEP_SOURCE_DIR "/configs/sd15/tiny";
 
 class TextTeacher : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     folder_ = std::make_unique<TempFolder>();
-    must(shell(program("make_emoji_base") + " " + path("untrained")), "untrained");
     write_small_images(path("images.h5"), 12, 3, 64, kClasses);
     spit(path("prompts.txt"), "red apple\nbanana\nrocket\n");
     must(run("autoencoder", autoencoder()), "autoencoder");
-    must(shell(program("make_emoji_base") + " " + path("base") + " " + path("autoencoder")), "base");
+    must(shell(program("make_text_base") + " " + kOptions + " " + path("autoencoder") + " " + path("base")), "base");
     must(run("prompts", {{"kind", "encode_prompts"}, {"teacher", path("base")}, {"prompts", path("prompts.txt")}}), "prompts");
     must(run("latents", latents()), "latents");
     must(run("teacher", teacher()), "teacher");
@@ -41,7 +41,7 @@ class TextTeacher : public ::testing::Test {
   static std::string path(const std::string& name) { return *folder_ / name; }
   static json dataset() { return {{"path", path("images.h5")}}; }
   static json autoencoder() {
-    return {{"kind", "train_autoencoder"}, {"seed", 3}, {"micro_batches", 2}, {"dataset", dataset()}, {"config", path("untrained/vae")},
+    return {{"kind", "train_autoencoder"}, {"seed", 3}, {"micro_batches", 2}, {"dataset", dataset()}, {"config", kOptions + "/vae"},
             {"images", 160}, {"batch", 4}, {"checkpoint", {{"every_iterations", 2}}}};
   }
   static json latents() { return {{"kind", "encode"}, {"dataset", dataset()}, {"autoencoder", path("base/vae")}, {"batch", 5}}; }
@@ -191,7 +191,7 @@ TEST_F(TextTeacher, WhatDoesNotFitIsRefused) {
   spit(path("two.txt"), "red apple\nbanana\n");
   ASSERT_EQ(run("two", {{"kind", "encode_prompts"}, {"teacher", path("base")}, {"prompts", path("two.txt")}}).exit_status, 0);
   expect_refused("two_prompts", with(teacher(), {{"prompts", path("two")}}), "expected 3, found 2");
-  expect_refused("other_config", with(teacher(), {{"base", path("untrained")}}), "no such file");
+  expect_refused("other_config", with(teacher(), {{"base", path("autoencoder")}}), "no such file");
   write_small_images(path("grey.h5"), 4, 1, 64, 2);
   expect_refused("grey", with(latents(), {{"dataset", {{"path", path("grey.h5")}}}}), "expected images of 3 channels");
 }

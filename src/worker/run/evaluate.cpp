@@ -1,4 +1,5 @@
 // Judges images by a small detector: Fréchet distance, class accuracy, spread; and a panel for a person to look at.
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -23,7 +24,7 @@
 namespace onestep {
 namespace {
 
-constexpr std::int64_t kPanelImagesPerClass = 10;
+constexpr std::int64_t kPanelImagesPerClass = 10, kPanelScale = 2;
 constexpr std::int64_t kDecodedAtOnce = 16;
 
 struct Features {
@@ -59,22 +60,16 @@ ImageShape shape_of_images(const LoadedModel& model, const JobText& text) {
   return {vae.out_channels, factor * shape.height, factor * shape.width};
 }
 
-// Latents decoded, and boxes of pixels averaged down to the data's side as the data's own are.
-torch::Tensor images_of_latents(AutoencoderKl vae, const torch::Tensor& latents, std::int64_t side) {
+torch::Tensor images_of_latents(AutoencoderKl vae, const torch::Tensor& latents) {
   const torch::NoGradGuard no_grad;
   std::vector<torch::Tensor> images;
-  for (const auto& rows : latents.split(kDecodedAtOnce)) {
-    const auto decoded = vae->images_of(rows).clamp(-1, 1);
-    images.push_back(torch::avg_pool2d(decoded, decoded.size(2) / side));
-  }
+  for (const auto& rows : latents.split(kDecodedAtOnce)) images.push_back(vae->images_of(rows));
   return torch::cat(images);
 }
 
-// Network calls of `batch` rows are dealt to ranks in turn; rank 0 puts the images, `side` pixels a side, in order.
-Generated generate_images(const RunContext& context, const EvaluateSpec& spec, const LoadedModel& model, const JobText& text,
-                          std::int64_t side) {
-  const ImageShape latent = model.denoiser->image_shape();
-  const ImageShape shape{shape_of_images(model, text).channels, side, side};
+// Network calls of `batch` rows are dealt to ranks in turn; rank 0 puts the images in order.
+Generated generate_images(const RunContext& context, const EvaluateSpec& spec, const LoadedModel& model, const JobText& text) {
+  const ImageShape latent = model.denoiser->image_shape(), shape = shape_of_images(model, text);
   const int rank = context.communicator.rank(), ranks = context.communicator.size();
   const std::int64_t row_bytes = shape.channels * shape.height * shape.width * static_cast<std::int64_t>(sizeof(float));
   Generated generated;
@@ -91,7 +86,7 @@ Generated generate_images(const RunContext& context, const EvaluateSpec& spec, c
     options.rows = SampleRows{context.spec.seed, first};
     options.null_text = rows.null_text;
     const auto made = sample(*model.denoiser, spec.sampler, noise, rows.condition, options);
-    mine += bytes_of((text.prompts ? images_of_latents(text.parts.vae, made, side) : made).contiguous());
+    mine += bytes_of((text.prompts ? images_of_latents(text.parts.vae, made) : made).contiguous());
   }
   generated.images_per_second =
       static_cast<double>(spec.count) /
@@ -116,10 +111,12 @@ std::string caption_of(const EvaluateSpec& spec, const LoadedModel* model) {
   return who + ", " + steps_text(spec.sampler);
 }
 
-void write_panels(const RunContext& context, const EvaluateSpec& spec, const torch::Tensor& images,
-                  const torch::Tensor& labels, std::int64_t classes, const std::string& caption) {
-  const auto rows = rows_by_class(labels, classes, kPanelImagesPerClass);
-  const Picture grid = make_grid(images.index_select(0, rows), {kPanelImagesPerClass, 2});
+// Images as large as they are, the data's pixels kPanelScale wide where the data is no smaller.
+void write_panels(const RunContext& context, const EvaluateSpec& spec, const torch::Tensor& images, const torch::Tensor& labels,
+                  const ImageDataset& dataset, const std::string& caption) {
+  const auto rows = rows_by_class(labels, dataset.num_classes(), kPanelImagesPerClass);
+  const std::int64_t scale = std::max<std::int64_t>(1, kPanelScale * dataset.images().size(2) / images.size(2));
+  const Picture grid = make_grid(images.index_select(0, rows), {kPanelImagesPerClass, scale});
   write_evaluation_panel(context.run, grid, caption, spec.compare);
 }
 
@@ -143,7 +140,7 @@ JobResult evaluate_real(const RunContext& context, const EvaluateSpec& spec, con
                    {"count", dataset.size()},
                    {"detector_sha256", detector.sha256},
                    {"dataset_sha256", dataset.digest()}};
-  write_panels(context, spec, dataset.images(), dataset.labels(), dataset.num_classes(), caption_of(spec, nullptr));
+  write_panels(context, spec, dataset.images(), dataset.labels(), dataset, caption_of(spec, nullptr));
   return result;
 }
 
@@ -176,9 +173,11 @@ JobResult run_evaluate(const RunContext& context) {
       throw Error(ErrorCode::kMismatch, text.prompts->path() + ": expected a prompt for each of the " + std::to_string(dataset.num_classes()) +
                                             " classes of " + spec.dataset.path + ", found " + std::to_string(text.prompts->size()));
     }
-    const Generated generated = generate_images(context, spec, model, text, side);
+    const Generated generated = generate_images(context, spec, model, text);
     if (context.communicator.rank() == 0) {
-      const auto images = generated.images.clamp(-1, 1);
+      const auto whole = generated.images.clamp(-1, 1);
+      // Boxes of pixels averaged down to the data's side, as the data's own are.
+      const auto images = whole.size(2) == side ? whole : torch::avg_pool2d(whole, whole.size(2) / side);
       const Features fake = detect(detector.module, images);
       const Features real = detect(detector.module, dataset.images());
       const PixelStats pixels = pixel_stats(dataset.images(), dataset.labels(), dataset.num_classes());
@@ -199,7 +198,7 @@ JobResult run_evaluate(const RunContext& context) {
                        {"detector_sha256", detector.sha256},
                        {"dataset_sha256", dataset.digest()}};
       if (text.prompts) result.result["prompts_sha256"] = text.prompts->info().digest();
-      write_panels(context, spec, images, generated.labels, dataset.num_classes(), caption_of(spec, &model));
+      write_panels(context, spec, whole, generated.labels, dataset, caption_of(spec, &model));
     }
   }
   if (context.communicator.rank() == 0) {
