@@ -25,7 +25,7 @@
 #SBATCH --signal=B:USR1@120
 
 # 3. EDIT: what to run
-CONFIG=${CONFIG:-configs/digits/pipeline.json}
+CONFIG=${CONFIG:-configs/sd15/tiny.json}
 
 # Environment:
 #   ONESTEP_DATA    folder for everything that is kept, on a file system that all nodes share (default: onestep-data beside

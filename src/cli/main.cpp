@@ -274,7 +274,7 @@ void add_result_commands(CommandLine& line, Options& options) {
   tensorboard->add_option("--out", options.out, "Folder; the file goes to DIR/JOB")->required();
 
   CLI::App* report = line.add_remote(
-      "report", "Write report.json and grid.png of a finished digits pipeline and print its table",
+      "report", "Write report.json and grid.png of a finished pipeline of the demo and print its table",
       "  onestep report digits-p1 --out demo-out\n  onestep report --out demo-out      (again, without a coordinator)\n",
       [&](const Client& client) {
         if (options.pipeline.empty()) {

@@ -3,9 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <iomanip>
+#include <sstream>
 #include <vector>
 
+#include "common/config.h"
 #include "common/error.h"
+#include "support/files.h"
 #include "worker/comm/canonical_reduce.h"
 
 namespace onestep {
@@ -67,6 +72,44 @@ TEST(MemoryPlan, SumBuffersAreThoseOfTheTree) {
     EXPECT_EQ(state_plan(spec_of("train_teacher", leaves), kLength, 1).sum_buffers,
               static_cast<std::int64_t>(tree.num_buffers()) * kBytes)
         << leaves;
+  }
+}
+
+// The tables under "What it costs" in the READMEs of configs/: lengths of the published networks without their padding.
+TEST(MemoryPlan, TheReadmesOfThePublishedRecipesSayWhatFollows) {
+  struct Row {
+    const char* file;
+    const char* readme;
+    std::int64_t length, row_bytes;
+    const char* networks;
+    const char* pairs;
+  };
+  const auto rounded = [](double value, int digits) {
+    std::ostringstream text;
+    text << std::setprecision(digits) << std::showpoint << value;
+    return text.str();
+  };
+  for (const Row& row : {Row{"cifar10/cond", "cifar10", 55'735'299, 24'592, "1.70", "2.46"},
+                         Row{"cifar10/uncond", "cifar10", 55'733'891, 24'592, "1.70", "12.3"},
+                         Row{"imagenet64/cond", "imagenet64", 295'899'267, 98'320, "9.0", "2.46"},
+                         Row{"sd15/laion_guidance3", "sd15", 859'520'964, 131'088, "24.3", "65.5"},
+                         Row{"sd15/laion_guidance8", "sd15", 859'520'964, 131'088, "24.3", "1.57"}}) {
+    SCOPED_TRACE(row.file);
+    const std::string configs = ONESTEP_SOURCE_DIR "/configs/", file = configs + row.file + ".json";
+    const Pipeline pipeline = parse_pipeline(read_json_file(file), std::filesystem::path(file).parent_path(), file);
+    for (const PipelineJob& job : pipeline.jobs) {
+      if (job.spec.name == "distill") {
+        EXPECT_EQ(rounded(static_cast<double>(state_plan(job.spec, row.length, job.spec.ranks).state()) / 1e9,
+                          static_cast<int>(std::string(row.networks).size()) - 1), row.networks);
+      }
+      if (const auto* pairs = std::get_if<GeneratePairsSpec>(&job.spec.options)) {
+        const double gigabytes = static_cast<double>(pairs->count * row.row_bytes) / 1e9;
+        EXPECT_EQ(rounded(gigabytes < 1000 ? gigabytes : gigabytes / 1000, 3), row.pairs);
+      }
+    }
+    const std::string readme = slurp(configs + row.readme + "/README.md");
+    EXPECT_THAT(readme, testing::HasSubstr(std::string(row.networks) + " GB"));
+    EXPECT_THAT(readme, testing::AnyOf(testing::HasSubstr(std::string(row.pairs) + " GB"), testing::HasSubstr(std::string(row.pairs) + " TB")));
   }
 }
 
