@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the captioned picture of a finished configs/sd15/tiny.json: real emoji, the teacher's, the one-step student's.
+"""Draws the captioned picture of a finished configs/sd15/tiny.json: real emoji, the teacher's in 25 steps and in one, the student's.
 
     python tools/emoji_grid.py JOBS EMOJI OUT.png
 
@@ -44,8 +44,8 @@ def main():
     captions = (options.emoji / "prompts.txt").read_text().splitlines()
     pictures = options.emoji / "pictures"
     real = [[Image.open(pictures / f"{c:02d}-{i:03d}.png") for c in range(len(captions))] for i in range(IMAGES)]
-    sources = [("real", real), ("teacher,\n25 steps", of_panel(only(options.jobs, "evaluate_teacher"), len(captions))),
-               ("student,\n1 step", of_panel(only(options.jobs, "evaluate_one_step"), len(captions)))]
+    judged = {"teacher,\n25 steps": "evaluate_teacher", "teacher,\n1 step": "evaluate_teacher_one_step", "student,\n1 step": "evaluate_one_step"}
+    sources = [("real", real)] + [(label, of_panel(only(options.jobs, name), len(captions))) for label, name in judged.items()]
     height = len(sources) * (IMAGES * CELL + GAP) + CAPTION_HEIGHT
     grid = Image.new("RGB", (LABEL_WIDTH + len(captions) * CELL, height), "white")
     write = ImageDraw.Draw(grid)
