@@ -191,7 +191,9 @@ TEST_F(TextTeacher, WhatDoesNotFitIsRefused) {
   spit(path("two.txt"), "red apple\nbanana\n");
   ASSERT_EQ(run("two", {{"kind", "encode_prompts"}, {"teacher", path("base")}, {"prompts", path("two.txt")}}).exit_status, 0);
   expect_refused("two_prompts", with(teacher(), {{"prompts", path("two")}}), "expected 3, found 2");
-  expect_refused("other_config", with(teacher(), {{"base", path("autoencoder")}}), "no such file");
+  std::filesystem::copy(path("base"), path("weightless"), std::filesystem::copy_options::recursive);
+  std::filesystem::remove(path("weightless/vae/diffusion_pytorch_model.safetensors"));
+  expect_refused("without_weights", with(teacher(), {{"base", path("weightless")}}), "no such file");
   write_small_images(path("grey.h5"), 4, 1, 64, 2);
   expect_refused("grey", with(latents(), {{"dataset", {{"path", path("grey.h5")}}}}), "expected images of 3 channels");
 }
