@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <regex>
 #include <sstream>
 
 #include "common/error.h"
@@ -73,26 +74,52 @@ bool has_ended(const SlurmJob& job) {
   return std::find(kEnds.begin(), kEnds.end(), job.state) != kEnds.end();
 }
 
-std::optional<std::string> find_slurm_step(const std::string& text, const std::string& name) {
+std::vector<SlurmStepLine> parse_slurm_steps(const std::string& text) {
+  std::vector<SlurmStepLine> steps;
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
-    if (field(line, "Name") == name && field(line, "State") == "RUNNING") return field(line, "StepId");
+    if (field(line, "State") == "RUNNING") steps.push_back({field(line, "StepId"), field(line, "Name"), field(line, "NodeList")});
+  }
+  return steps;
+}
+
+std::optional<std::string> find_slurm_step(const std::string& text, const std::string& name) {
+  for (const SlurmStepLine& step : parse_slurm_steps(text)) {
+    if (step.name == name) return step.id;
   }
   return std::nullopt;
 }
 
-int count_usable_nodes(const std::string& text) {
-  int count = 0;
+bool is_attempt_name(const std::string& name) {
+  static const std::regex kName("onestep-.+-a[0-9]+-[0-9a-f]{8}");
+  return std::regex_match(name, kName);
+}
+
+std::vector<SlurmNode> parse_slurm_nodes(const std::string& text) {
+  std::vector<SlurmNode> nodes;
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
-    const std::string state = field(line, "State");
-    if (state.empty()) continue;
+    const std::string name = field(line, "NodeName"), state = field(line, "State");
+    if (name.empty() || state.empty()) continue;
     // A star: the node does not answer.
     const bool lost = state.find('*') != std::string::npos || state.find("DOWN") != std::string::npos ||
                       state.find("FAIL") != std::string::npos || state.find("NOT_RESPONDING") != std::string::npos;
-    if (!lost) ++count;
+    nodes.push_back({name, !lost});
   }
-  return count;
+  return nodes;
+}
+
+std::optional<double> parse_slurmd_timeout(const std::string& text) {
+  std::smatch found;
+  static const std::regex kLine("SlurmdTimeout\\s*=\\s*([0-9]{1,9}) sec");
+  if (!std::regex_search(text, found, kLine)) return std::nullopt;
+  return std::stod(found[1]);
+}
+
+std::string comma_separated(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ",") + word;
+  return text;
 }
 
 bool is_unreachable(const SlurmAnswer& answer) {

@@ -36,10 +36,30 @@ std::optional<SlurmJob> parse_slurm_job(const std::string& text);
 // It will not run again under this number.
 bool has_ended(const SlurmJob& job);
 
-// "17.3" of the step of that name in `scontrol --oneliner show step`; nullopt: none that runs.
+// A line of `scontrol --oneliner show step`.
+struct SlurmStepLine {
+  std::string id;    // "17.3"
+  std::string name;  // slurm_name()
+  std::string nodes;
+};
+// Those that run, by Slurm's account.
+std::vector<SlurmStepLine> parse_slurm_steps(const std::string& text);
+// "17.3" of the step of that name; nullopt: none that runs.
 std::optional<std::string> find_slurm_step(const std::string& text, const std::string& name);
-// How many nodes of `scontrol --oneliner show node` can be given work.
-int count_usable_nodes(const std::string& text);
+// Whether slurm_name() makes such names.
+bool is_attempt_name(const std::string& name);
+
+// A line of `scontrol --oneliner show node`.
+struct SlurmNode {
+  std::string name;
+  bool usable = true;  // it answers, and is not given up
+};
+std::vector<SlurmNode> parse_slurm_nodes(const std::string& text);
+// SlurmdTimeout of `scontrol show config`, s: after how long Slurm misses a node. nullopt: not in it.
+std::optional<double> parse_slurmd_timeout(const std::string& text);
+
+// "n1,n2", as options take it.
+std::string comma_separated(const std::vector<std::string>& words);
 
 struct SlurmAnswer {
   int exit_status = 0;  // 128 + signal for a killed command

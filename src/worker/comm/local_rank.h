@@ -16,8 +16,12 @@ using Environment = std::function<const char*(const char* name)>;
 // Errors: kUsage for a value that is no number.
 std::optional<int> local_rank(const Environment& environment);
 
-// One visible device: that one, whoever it belongs to (the launcher has bound it). Several: that of the local rank.
+// The slot of its host that the launcher has given this rank: the entry of its local rank in ONESTEP_LOCAL_SLOTS ("2,3"), else its local rank.
+// Errors: kUsage as above, for a list that is none or too short.
+std::optional<int> local_slot(const Environment& environment);
+
+// One visible device: that one, whoever it belongs to (the launcher has bound it). Several: that of the slot.
 // Errors: kConflict when a host has more ranks than visible devices, or none.
-int device_of_rank(int num_visible_devices, int local_rank);
+int device_of_rank(int num_visible_devices, int local_slot);
 
 }  // namespace onestep

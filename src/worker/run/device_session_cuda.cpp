@@ -14,8 +14,8 @@ bool has_device_part() { return true; }
 DeviceSession open_device(Communicator& communicator) {
   install_device_kernels();
   static_cast<void>(device_description(0));  // which says why when there is none
-  const std::optional<int> local = local_rank([](const char* name) { return std::getenv(name); });
-  const int device = device_of_rank(num_visible_devices(), local.value_or(0));
+  const std::optional<int> slot = local_slot([](const char* name) { return std::getenv(name); });
+  const int device = device_of_rank(num_visible_devices(), slot.value_or(0));
   DeviceSession session{device_description(device), nullptr};
   // Which algorithms cuDNN takes must not depend on a timing: bits would.
   prepare_device(device, /*benchmark_convolutions=*/false);

@@ -8,6 +8,7 @@
 #include "common/run_folder.h"
 #include "coordinator/launcher/launcher_fixture.h"
 #include "coordinator/launcher/slurm_batch.h"
+#include "coordinator/launcher/slurm_room.h"
 #include "coordinator/launcher/slurm_step.h"
 
 namespace onestep {
@@ -95,9 +96,17 @@ TEST_F(SlurmTest, ReadsWhatScontrolPrints) {
     EXPECT_TRUE(has_ended(parse_slurm_job(job(state)).value())) << state;
   }
   EXPECT_FALSE(parse_slurm_job("No jobs in the system\n"));
-  EXPECT_EQ(count_usable_nodes("NodeName=n1 State=ALLOCATED ThreadsPerCore=1\nNodeName=n2 State=DOWN* X=1\n"
-                               "NodeName=n3 State=IDLE*+DRAIN X=1\nNodeName=n4 State=MIXED+DRAIN X=1\nNodeName=n5 State=FAIL X=1\n"),
-            2);
+  std::vector<std::string> usable;
+  for (const SlurmNode& node : parse_slurm_nodes("NodeName=n1 State=ALLOCATED ThreadsPerCore=1\nNodeName=n2 State=DOWN* X=1\n"
+                                                 "NodeName=n3 State=IDLE*+DRAIN X=1\nNodeName=n4 State=MIXED+DRAIN X=1\nNodeName=n5 State=FAIL X=1\n"
+                                                 "NodeName=n6 State=MIXED+NOT_RESPONDING X=1\n")) {
+    if (node.usable) usable.push_back(node.name);
+  }
+  EXPECT_THAT(usable, ElementsAre("n1", "n4"));
+  EXPECT_EQ(parse_slurmd_timeout("SlurmdSyslogDebug       = (null)\nSlurmdTimeout           = 300 sec\n"), 300);
+  EXPECT_EQ(parse_slurmd_timeout("SlurmctldTimeout = 120 sec\n"), std::nullopt);
+  EXPECT_TRUE(is_attempt_name(slurm_name(request())));
+  EXPECT_FALSE(is_attempt_name("onestep-coordinator"));
 }
 
 TEST_F(SlurmTest, AStepGetsItsArgumentsOneByOneAndAnAllowedEnvironment) {
@@ -183,6 +192,84 @@ TEST_F(SlurmTest, SlotsAreTheNodesThatAreLeft) {
     EXPECT_FALSE(unknown.capacity(0));
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
+}
+
+// Before 23.02 slurmctld keeps a step for ever whose node is lost after its other nodes have ended.
+TEST_F(SlurmTest, WhatAnEndedStepKeepsIsWaitedForUntilItsNodeIsKnownToBeLost) {
+  const std::vector<SlurmNode> all = {{"n1"}, {"n2"}, {"n3"}, {"n4"}};
+  const auto room = [&](const std::vector<SlurmNode>& nodes, double age_s) {
+    return slurm_room(nodes, {{"17.3", {"n1", "n2", "n4"}, age_s}}, 300);
+  };
+  EXPECT_FALSE(slurm_room(all, {}, 300).wait);
+  EXPECT_FALSE(slurm_room(all, {}, 300).overlap);
+  EXPECT_TRUE(room(all, 1).wait) << "Slurm clears up";
+  const SlurmRoom kept = room(all, 20);
+  EXPECT_FALSE(kept.wait || kept.overlap);
+  EXPECT_THAT(kept.nodes, ElementsAre("n3"));
+  EXPECT_THAT(kept.reason, AllOf(HasSubstr("step 17.3"), HasSubstr("SlurmdTimeout")));
+  for (const std::vector<SlurmNode>& without : {std::vector<SlurmNode>{{"n1"}, {"n2"}, {"n3"}, {"n4", false}}, {{"n1"}, {"n2"}, {"n3"}}}) {
+    const SlurmRoom lost = room(without, 1);
+    EXPECT_FALSE(lost.wait);
+    EXPECT_TRUE(lost.overlap);
+    EXPECT_THAT(lost.nodes, ElementsAre("n1", "n2", "n3"));
+    EXPECT_THAT(lost.reason, HasSubstr("node n4 was lost"));
+  }
+  EXPECT_FALSE(room(all, 659).overlap);
+  EXPECT_TRUE(room(all, 660).overlap) << "no node is missed, and nothing is cleared";
+}
+
+TEST_F(SlurmTest, RanksPlacedByHandShareNoSlotWhileThereIsRoom) {
+  const std::vector<std::string> nodes = {"n1", "n2", "n3"};
+  SlurmPlace place = place_ranks(5, 4, nodes, {{"n1", {0}}}).value();
+  EXPECT_THAT(place.nodes, ElementsAre("n2", "n3"));
+  EXPECT_THAT(place.slots, ElementsAre(0, 1, 2, 3));
+  EXPECT_FALSE(place.shared);
+  place = place_ranks(2, 4, nodes, {{"n2", {0, 2}}}).value();
+  EXPECT_THAT(place.nodes, ElementsAre("n2")) << "whole nodes are kept for larger jobs";
+  EXPECT_THAT(place.slots, ElementsAre(1, 3));
+  place = place_ranks(9, 4, nodes, {{"n2", {0}}}).value();
+  EXPECT_TRUE(place.shared);
+  EXPECT_THAT(place.nodes, testing::UnorderedElementsAre("n1", "n2", "n3"));
+  EXPECT_FALSE(place_ranks(13, 4, nodes, {}));
+}
+
+TEST_F(SlurmTest, TheNextAttemptWorksBesideAStepThatSlurmKeepsOfALostNode) {
+  const std::string old = "StepId=17.0 UserId=0 State=RUNNING Partition=main NodeList=n[1-3] Tasks=3 Name=onestep-distill-4-a2-0123abcd Network=(null)\n";
+  const std::string all = "NodeName=n1 State=MIXED X=1\nNodeName=n2 State=MIXED X=1\nNodeName=n3 State=";
+  tell("job-17", job("RUNNING", "None", "n[1-3]"));
+  tell("steps", old);
+  tell("nodes", all + "MIXED X=1\n");
+  SlurmStep clearing = step();
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_FALSE(clearing.capacity(0)) << "Slurm clears it up, or misses a node";
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  tell("nodes", all + "DOWN* X=1\n");
+  SlurmStep slurm = step();
+  EXPECT_EQ(wait_for_capacity(slurm)->slots, 4);
+  script("worker", "echo $ONESTEP_LOCAL_SLOTS > $RUN/slots; while [ ! -e $RUN/go ]; do sleep 0.02; done");
+  const ProcessIdentity process = slurm.launch(request());
+  ASSERT_TRUE(eventually([&] { return std::filesystem::exists(run_ + "/slots") && !slurp(run_ + "/slots").empty(); }));
+  EXPECT_EQ(slurp(run_ + "/slots"), "0,1\n");
+  EXPECT_THAT(told("srun-arguments"), AllOf(HasSubstr("--overlap\n"), HasSubstr("--nodelist=n1\n"), Not(HasSubstr("--exact")), Not(HasSubstr("--gpus-per-task"))));
+  EXPECT_FALSE(slurm.poll(process));
+  spit(run_ + "/go", "");
+  EXPECT_TRUE(wait_for_end(slurm, process).clean);
+  slurm.kill_all(request());
+  tell("steps", "");
+  tell("nodes", all + "MIXED X=1\n");
+  SlurmStep whole = step();
+  EXPECT_EQ(wait_for_capacity(whole)->slots, 6);
+  EXPECT_THAT(whole.command(request()), AllOf(Contains("--exact"), Contains("--gpus-per-task=1")));
+}
+
+TEST_F(SlurmTest, AnAdoptedStepHasEndedWhenItsNodeIsLost) {
+  tell("steps", "StepId=17.3 State=RUNNING NodeList=n[1-2] Name=" + slurm_name(request()) + " X=1\n");
+  tell("nodes", "NodeName=n1 State=MIXED X=1\nNodeName=n2 State=DOWN* X=1\n");
+  SlurmStep slurm = step();
+  const ProcessEnd end = wait_for_end(slurm, ProcessIdentity{1, 1, slurm_name(request())});
+  EXPECT_TRUE(end.machine_fault);
+  EXPECT_THAT(end.description, HasSubstr("lost node n2"));
 }
 
 TEST_F(SlurmTest, ABatchJobIsFollowedToItsEnd) {

@@ -25,6 +25,16 @@ TEST(LocalRank, IsReadFromWhoeverStartedTheRank) {
   EXPECT_THROW(local_rank(of({{"SLURM_LOCALID", "-1"}})), Error);
 }
 
+TEST(LocalRank, ALauncherMayGiveRanksOtherSlotsThanTheirNumbers) {
+  EXPECT_EQ(local_slot(of({{"SLURM_LOCALID", "1"}, {"ONESTEP_LOCAL_SLOTS", "2,5"}})), 5);
+  EXPECT_EQ(local_slot(of({{"ONESTEP_LOCAL_SLOTS", "3"}})), 3) << "a process alone";
+  EXPECT_EQ(local_slot(of({{"SLURM_LOCALID", "1"}})), 1);
+  EXPECT_EQ(local_slot(of({})), std::nullopt);
+  for (const char* wrong : {"", "2", "2,", "2,x", "2,-1", "2,5x"}) {
+    EXPECT_THROW(local_slot(of({{"SLURM_LOCALID", "1"}, {"ONESTEP_LOCAL_SLOTS", wrong}})), Error) << wrong;
+  }
+}
+
 TEST(LocalRank, OneVisibleDeviceIsTheRanksOwn) {
   EXPECT_EQ(device_of_rank(1, 3), 0);
   EXPECT_EQ(device_of_rank(4, 3), 3);
