@@ -14,7 +14,7 @@ refuse() {
 find_programs() {
   local name
   if [ -n "${ONESTEP_BIN:-}" ]; then
-    [ -x "$ONESTEP_BIN/onestep" ] || refuse "ONESTEP_BIN: $ONESTEP_BIN has no onestep program"
+    [ -x "$ONESTEP_BIN/onestep" ] || refuse "ONESTEP_BIN: $ONESTEP_BIN has no onestep program; build the programs with tools/setup.sh --programs"
     PATH=$ONESTEP_BIN:$PATH
   elif [ -x "$root/build/bin/onestep" ]; then
     PATH=$root/build/bin:$PATH
@@ -33,7 +33,7 @@ find_config() {
       [ -f "$config" ] || config=$root/$CONFIG
       ;;
   esac
-  [ -f "$config" ] || refuse "CONFIG: $CONFIG: no such file in ${SLURM_SUBMIT_DIR:-$PWD} or $root"
+  [ -f "$config" ] || refuse "CONFIG: $CONFIG: no such file in ${SLURM_SUBMIT_DIR:-$PWD} or $root; expected CONFIG=FILE before sbatch, or the third place of distill_sd.sh"
 }
 
 job_field() { scontrol --oneliner show job "$SLURM_JOB_ID" | grep -o " $1=[^ ]*" | cut -d= -f2; }
@@ -64,7 +64,7 @@ check_shared_folder() {
   blind=$(srun --overlap --mpi=none --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" --input=none \
     sh -c 'ls -d "$(dirname "$1")" >/dev/null 2>&1; [ -f "$1" ] || echo "$SLURMD_NODENAME"' sh "$probe" | sort | tr '\n' ' ')
   rm -f "$probe"
-  [ -z "$blind" ] || refuse "ONESTEP_DATA: $ONESTEP_DATA is not shared: not seen from ${blind% }; expected a file system of all nodes"
+  [ -z "$blind" ] || refuse "ONESTEP_DATA: $ONESTEP_DATA is not shared: not seen from ${blind% }; expected a file system of all nodes (set ONESTEP_DATA)"
 }
 
 # ---- The coordinator ----------------------------------------------------------------------------------------------
