@@ -3,7 +3,7 @@
 
 #include <chrono>
 #include <map>
-#include <set>
+#include <optional>
 #include <string>
 #include <vector>
 

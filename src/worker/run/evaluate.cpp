@@ -42,7 +42,8 @@ Features detect(DigitDetector& detector, const torch::Tensor& images) {
 }
 
 struct Generated {
-  torch::Tensor images, labels;
+  torch::Tensor images, labels;  // at the data's side
+  torch::Tensor samples;         // what they were made of: latents of networks with text, else the images themselves
   double images_per_second = 0;
 };
 
@@ -60,48 +61,60 @@ ImageShape shape_of_images(const LoadedModel& model, const JobText& text) {
   return {vae.out_channels, factor * shape.height, factor * shape.width};
 }
 
+// Within [-1, 1].
 torch::Tensor images_of_latents(AutoencoderKl vae, const torch::Tensor& latents) {
   const torch::NoGradGuard no_grad;
   std::vector<torch::Tensor> images;
-  for (const auto& rows : latents.split(kDecodedAtOnce)) images.push_back(vae->images_of(rows));
+  for (const auto& rows : latents.split(kDecodedAtOnce)) images.push_back(vae->images_of(rows).clamp(-1, 1));
   return torch::cat(images);
 }
 
-// Network calls of `batch` rows are dealt to ranks in turn; rank 0 puts the images in order.
-Generated generate_images(const RunContext& context, const EvaluateSpec& spec, const LoadedModel& model, const JobText& text) {
-  const ImageShape latent = model.denoiser->image_shape(), shape = shape_of_images(model, text);
-  const int rank = context.communicator.rank(), ranks = context.communicator.size();
+// Boxes of pixels averaged down to the data's side, as the data's own are.
+torch::Tensor at_side(const torch::Tensor& images, std::int64_t side) { return torch::avg_pool2d(images, images.size(2) / side); }
+
+// All ranks' chunks of `batch` rows, which were dealt to them in turn, in order on rank 0. Collective.
+torch::Tensor in_order(const RunContext& context, const EvaluateSpec& spec, const std::string& mine, const ImageShape& shape) {
+  const auto all = context.communicator.gather_texts(mine, 0);
+  if (context.communicator.rank() != 0) return {};
   const std::int64_t row_bytes = shape.channels * shape.height * shape.width * static_cast<std::int64_t>(sizeof(float));
+  const torch::Tensor rows = torch::empty({spec.count, shape.channels, shape.height, shape.width});
+  auto* out = reinterpret_cast<char*>(rows.data_ptr<float>());
+  std::vector<std::size_t> used(all.size(), 0);
+  for (std::int64_t chunk = 0; chunk * spec.batch < spec.count; ++chunk) {
+    const std::size_t owner = static_cast<std::size_t>(chunk) % all.size();
+    const auto size = static_cast<std::size_t>(std::min(spec.batch, spec.count - chunk * spec.batch) * row_bytes);
+    std::memcpy(out + chunk * spec.batch * row_bytes, all[owner].data() + used[owner], size);
+    used[owner] += size;
+  }
+  return rows;
+}
+
+// Network calls of `batch` rows are dealt to ranks in turn; rank 0 has the images, `side` pixels a side.
+Generated generate_images(const RunContext& context, const EvaluateSpec& spec, const LoadedModel& model, const JobText& text,
+                          std::int64_t side) {
+  const ImageShape shape = model.denoiser->image_shape();
   Generated generated;
   generated.labels = numbered_labels(*model.denoiser, text.prompts.get(), 0, spec.count);
   const auto start = std::chrono::steady_clock::now();
-  std::string mine;
-  for (std::int64_t chunk = rank; chunk * spec.batch < spec.count; chunk += ranks) {
+  std::string samples, images;
+  for (std::int64_t chunk = context.communicator.rank(); chunk * spec.batch < spec.count; chunk += context.communicator.size()) {
     const std::int64_t first = chunk * spec.batch;
     const std::int64_t count = std::min(spec.batch, spec.count - first);
     const auto noise = keyed_normal({context.spec.seed, RandomStream::kEvaluationNoise, 0}, first, count,
-                                    {latent.channels, latent.height, latent.width});
+                                    {shape.channels, shape.height, shape.width});
     const NumberedRows rows = numbered_rows(*model.denoiser, text.prompts.get(), first, count);
     SampleOptions options;
     options.rows = SampleRows{context.spec.seed, first};
     options.null_text = rows.null_text;
     const auto made = sample(*model.denoiser, spec.sampler, noise, rows.condition, options);
-    mine += bytes_of((text.prompts ? images_of_latents(text.parts.vae, made) : made).contiguous());
+    samples += bytes_of(made.contiguous());
+    if (text.prompts) images += bytes_of(at_side(images_of_latents(text.parts.vae, made), side).contiguous());
   }
   generated.images_per_second =
       static_cast<double>(spec.count) /
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const auto all = context.communicator.gather_texts(mine, 0);
-  if (rank != 0) return generated;
-  generated.images = torch::empty({spec.count, shape.channels, shape.height, shape.width});
-  auto* out = reinterpret_cast<char*>(generated.images.data_ptr<float>());
-  std::vector<std::size_t> used(all.size(), 0);
-  for (std::int64_t chunk = 0; chunk * spec.batch < spec.count; ++chunk) {
-    const auto owner = static_cast<std::size_t>(chunk % ranks);
-    const auto size = static_cast<std::size_t>(std::min(spec.batch, spec.count - chunk * spec.batch) * row_bytes);
-    std::memcpy(out + chunk * spec.batch * row_bytes, all[owner].data() + used[owner], size);
-    used[owner] += size;
-  }
+  generated.samples = in_order(context, spec, samples, shape);
+  generated.images = text.prompts ? in_order(context, spec, images, {shape_of_images(model, text).channels, side, side}) : generated.samples;
   return generated;
 }
 
@@ -111,12 +124,15 @@ std::string caption_of(const EvaluateSpec& spec, const LoadedModel* model) {
   return who + ", " + steps_text(spec.sampler);
 }
 
-// Images as large as they are, the data's pixels kPanelScale wide where the data is no smaller.
-void write_panels(const RunContext& context, const EvaluateSpec& spec, const torch::Tensor& images, const torch::Tensor& labels,
-                  const ImageDataset& dataset, const std::string& caption) {
-  const auto rows = rows_by_class(labels, dataset.num_classes(), kPanelImagesPerClass);
+torch::Tensor panel_rows(const torch::Tensor& labels, const ImageDataset& dataset) {
+  return rows_by_class(labels, dataset.num_classes(), kPanelImagesPerClass);
+}
+
+// `images`, those of panel_rows(), as large as they are, the data's pixels kPanelScale wide where the data is no smaller.
+void write_panels(const RunContext& context, const EvaluateSpec& spec, const torch::Tensor& images, const ImageDataset& dataset,
+                  const std::string& caption) {
   const std::int64_t scale = std::max<std::int64_t>(1, kPanelScale * dataset.images().size(2) / images.size(2));
-  const Picture grid = make_grid(images.index_select(0, rows), {kPanelImagesPerClass, scale});
+  const Picture grid = make_grid(images, {kPanelImagesPerClass, scale});
   write_evaluation_panel(context.run, grid, caption, spec.compare);
 }
 
@@ -140,7 +156,7 @@ JobResult evaluate_real(const RunContext& context, const EvaluateSpec& spec, con
                    {"count", dataset.size()},
                    {"detector_sha256", detector.sha256},
                    {"dataset_sha256", dataset.digest()}};
-  write_panels(context, spec, dataset.images(), dataset.labels(), dataset, caption_of(spec, nullptr));
+  write_panels(context, spec, dataset.images().index_select(0, panel_rows(dataset.labels(), dataset)), dataset, caption_of(spec, nullptr));
   return result;
 }
 
@@ -173,11 +189,9 @@ JobResult run_evaluate(const RunContext& context) {
       throw Error(ErrorCode::kMismatch, text.prompts->path() + ": expected a prompt for each of the " + std::to_string(dataset.num_classes()) +
                                             " classes of " + spec.dataset.path + ", found " + std::to_string(text.prompts->size()));
     }
-    const Generated generated = generate_images(context, spec, model, text);
+    const Generated generated = generate_images(context, spec, model, text, side);
     if (context.communicator.rank() == 0) {
-      const auto whole = generated.images.clamp(-1, 1);
-      // Boxes of pixels averaged down to the data's side, as the data's own are.
-      const auto images = whole.size(2) == side ? whole : torch::avg_pool2d(whole, whole.size(2) / side);
+      const auto images = generated.images.clamp(-1, 1);
       const Features fake = detect(detector.module, images);
       const Features real = detect(detector.module, dataset.images());
       const PixelStats pixels = pixel_stats(dataset.images(), dataset.labels(), dataset.num_classes());
@@ -198,7 +212,9 @@ JobResult run_evaluate(const RunContext& context) {
                        {"detector_sha256", detector.sha256},
                        {"dataset_sha256", dataset.digest()}};
       if (text.prompts) result.result["prompts_sha256"] = text.prompts->info().digest();
-      write_panels(context, spec, whole, generated.labels, dataset, caption_of(spec, &model));
+      const auto rows = panel_rows(generated.labels, dataset);
+      write_panels(context, spec, text.prompts ? images_of_latents(text.parts.vae, generated.samples.index_select(0, rows)) : images.index_select(0, rows),
+                   dataset, caption_of(spec, &model));
     }
   }
   if (context.communicator.rank() == 0) {

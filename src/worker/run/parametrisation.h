@@ -15,9 +15,9 @@ struct Parametrisation {
   NoiseRange score, fake, gan;
 };
 
-// Over sigma, both ranges are sigma_lo to sigma_hi; over T discrete steps, the score's t is one of the steps t_lo T to t_hi T, the fake
-// score's is any, and the discriminator's is
-// one of those between its own shares. Errors: kConfig for timesteps of a student that are no steps of the network, or don't begin at the last.
+// Over sigma, the scores' ranges are sigma_lo to sigma_hi, the discriminator's its own; over T discrete steps, the score's t is one of the
+// steps t_lo T to t_hi T, the fake score's is any, the discriminator's one between its own shares. Errors: kConfig for timesteps of a
+// student that are no steps of the network, or don't begin at the last.
 Parametrisation parametrisation_of(const DistillSpec& spec, const Denoiser& denoiser);
 
 // Of the first `iterations` of the DMD phase, those in which the generator is trained.
